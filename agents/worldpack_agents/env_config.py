@@ -1,0 +1,122 @@
+"""Which task in which world: one description that opens both the imagined and the real environment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+Where = Literal["imagined", "real"]
+Autoreset = Literal["same-step", "next-step", "disabled"]
+
+TASKS: Final = {
+    ("GoTo", "imagined"): "WorldPack/GoTo-v0",
+    ("GoTo", "real"): "WorldPack/GoToReal-v0",
+    ("LoopNav", "imagined"): "WorldPack/LoopNav-v0",
+    ("LoopNav", "real"): "WorldPack/LoopNavReal-v0",
+}
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """A navigation task."""
+
+    task: Literal["GoTo", "LoopNav"] = "GoTo"
+    """GoTo: reach one goal. LoopNav: visit goals in order and come back."""
+    world: str = "voxel"
+    """Engine that starts, goals and the truth come from."""
+    model: str = "voxel-64"
+    """World model for imagination: a shipped name or the folder of a trained one."""
+    loop: Literal["ABA", "ABCA"] = "ABA"
+    """Loop of LoopNav."""
+    nav_range: int = 15
+    """Greatest distance to a goal, in blocks (at least 3)."""
+    start: Literal["spawn", "turn"] = "spawn"
+    """spawn: walk every leg. turn: the way out is given as memory, walk home."""
+    goal_obs: Literal["compass", "vector", "image", "none"] = "compass"
+    """How the goal is shown to the agent."""
+    action_set: Literal["nav-4", "nav-8", "box"] = "nav-4"
+    """Actions of the agent."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is cut; None takes the task's default for the range."""
+    split: Literal["train", "val", "test"] = "train"
+    """Which world seeds the starts come from; no world of one split is in another."""
+    num_starts: int = 64
+    """How many different starts there are."""
+    evaluations: int | None = None
+    """Network evaluations for each imagined step; None takes the model's default."""
+    device: str = "auto"
+    """Where the world model runs: auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: if one is out of bounds; the message names it.
+        """
+        if (self.task, "real") not in TASKS:
+            raise ValueError(f"There is no task {self.task!r}; known: GoTo, LoopNav.")
+        if self.nav_range < 3:
+            raise ValueError(f"nav_range must be at least 3 blocks, not {self.nav_range}.")
+        if self.num_starts < 1:
+            raise ValueError(f"num_starts must be at least 1, not {self.num_starts}.")
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1 or None, not {self.max_episode_steps}.")
+
+    def with_split(self, split: Literal["train", "val", "test"], *, num_starts: int | None = None) -> EnvConfig:
+        """The same task on starts of another split."""
+        return replace(self, split=split, num_starts=self.num_starts if num_starts is None else num_starts)
+
+
+def make_envs(
+    config: EnvConfig,
+    where: Where,
+    *,
+    num_envs: int,
+    starts: Any = None,
+    model: Any = None,
+    autoreset: Autoreset = "same-step",
+    render_mode: str | None = None,
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Opens a batch of environments.
+
+    Args:
+        config: the task.
+        where: ``imagined`` (the world model) or ``real`` (the engine).
+        num_envs: how many slots.
+        starts: a ``StartBank`` to share between environments; None makes the config's own.
+        model: a loaded ``WorldPack`` to share; None loads the config's.
+        autoreset: what happens when an episode ends.
+        render_mode: ``rgb_array`` or None.
+
+    Raises:
+        ValueError: if a setting is unknown to the environment.
+        BackendUnavailable: if the engine cannot run here.
+    """
+    import gymnasium as gym
+    import worldpack_env  # noqa: F401 - registers the ids
+
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, not {num_envs}.")
+    kwargs = {k: v for k, v in asdict(config).items() if k != "task"}
+    if config.task != "LoopNav":
+        kwargs.pop("loop")
+    steps = kwargs.pop("max_episode_steps")
+    if steps is not None:
+        kwargs["max_episode_steps"] = steps
+    if where == "real":
+        for name in ("model", "evaluations", "device"):
+            kwargs.pop(name)
+    elif model is not None:
+        kwargs["model"] = model
+    return gym.make_vec(
+        TASKS[config.task, where],
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        starts=starts,
+        autoreset_mode={"same-step": "SameStep", "next-step": "NextStep", "disabled": "Disabled"}[autoreset],
+        render_mode=render_mode,
+        **kwargs,
+    )

@@ -1,0 +1,304 @@
+"""Training of a navigation agent in imagined or real environments.
+
+Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl`` and TensorBoard's
+``tensorboard/``. The same command started again continues from the newest checkpoint; see :class:`~worldpack_agents.callbacks.SegmentCheckpoints` for
+what is equal then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import gymnasium as gym
+import torch
+import tyro
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from worldpack_model.checkpoint import CheckpointError, resolve_device
+
+from worldpack_agents.callbacks import CurveWriter, ProgressBar, SegmentCheckpoints, StopOnSignal, restore_statistics
+from worldpack_agents.checkpoints import (
+    CONFIG,
+    POLICY,
+    newest_checkpoint,
+    read_policy_tensors,
+    read_run_config,
+    space_to_dict,
+    write_run_config,
+)
+from worldpack_agents.env_config import EnvConfig, Where, make_envs
+from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.provenance import versions
+from worldpack_agents.vec_env import SB3VecEnv
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO (Schulman et al. 2017), tuned to learn GoTo within 20,000 env steps."""
+
+    n_steps: int = 64
+    """Env steps of each slot between two updates."""
+    batch_size: int = 256
+    """Transitions of a minibatch."""
+    n_epochs: int = 6
+    """Passes over the transitions of an update."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate at the start."""
+    final_learning_rate: float = 2e-4
+    """Learning rate at the end; it falls on a straight line."""
+    gamma: float = 0.97
+    """Discount of an env step."""
+    gae_lambda: float = 0.9
+    """Trade of bias and variance in the advantages."""
+    clip_range: float = 0.2
+    """How far an update may move the policy."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Length to which gradients are cut."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: if one is out of bounds; the message names it.
+        """
+        for name in ("n_steps", "batch_size", "n_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
+        if not self.learning_rate > 0 or not self.final_learning_rate >= 0:
+            raise ValueError("learning_rate must be above 0 and final_learning_rate not below 0.")
+
+
+@dataclass(frozen=True)
+class TrainAgentConfig:
+    """Trains a navigation agent with PPO; run the same command again to continue."""
+
+    out: Path
+    """Run folder; an interrupted run in it is continued."""
+    where: Where = "imagined"
+    """imagined: in the world model. real: in the engine."""
+    env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
+    """The task."""
+    algorithm: Algorithm = "ppo"
+    """ppo, or recurrent-ppo (needs sb3-contrib)."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """PPO's settings."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Size of the networks."""
+    num_envs: int = 16
+    """Episodes played at the same time."""
+    total_steps: int = 100_000
+    """Env steps to train for, all slots together; rounded up to whole updates."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    checkpoint_every: int = 8192
+    """Least number of env steps between two checkpoints; each begins new episodes in all slots."""
+    keep_checkpoints: int = 3
+    """How many checkpoints stay on disk."""
+    policy_device: str = "cpu"
+    """Where the policy runs: cpu, cuda or auto; small policies are fastest on the CPU."""
+    progress: bool = True
+    """Show a progress bar."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: if one is out of bounds; the message names it.
+        """
+        for name in ("num_envs", "total_steps", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.num_envs * self.ppo.n_steps < 2:
+            raise ValueError("An update needs at least two transitions; raise num_envs or n_steps.")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be below 0, got {self.seed}.")
+
+
+_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device")
+"""Settings that do not decide the result and may differ when a run is continued."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training run ended."""
+
+    run: Path
+    """The run folder; ``load_agent`` takes it."""
+    steps: int
+    """Env steps of the newest checkpoint."""
+    finished: bool
+    """False when a signal stopped it."""
+
+
+class LinearSchedule:
+    """A number that falls on a straight line over training; a class of its own so that policies pickle without code in them."""
+
+    def __init__(self, start: float, end: float) -> None:
+        self.start, self.end = start, end
+
+    def __call__(self, remaining: float) -> float:
+        """The number when ``remaining`` (1 at the start, 0 at the end) of the training is left."""
+        return self.end + (self.start - self.end) * min(1.0, max(0.0, remaining))
+
+
+def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any, Any] | None = None) -> TrainResult:
+    """Trains (or continues) an agent.
+
+    Args:
+        config: the run.
+        env: a batch of ``config.num_envs`` environments to train in, instead of making the config's; it is left open.
+
+    Raises:
+        CheckpointError: if the folder holds a run with other settings, or is damaged.
+        ValueError: if a setting does not fit, or another process trains in the folder.
+    """
+    with _lock(config.out):
+        _check_claim(config)
+        newest = newest_checkpoint(config.out)
+        if newest is not None and int(newest[1]["steps"]) >= config.total_steps:
+            log.info("%s is finished (%d steps).", config.out, newest[1]["steps"])
+            return TrainResult(run=config.out, steps=int(newest[1]["steps"]), finished=True)
+        own = make_envs(config.env, config.where, num_envs=config.num_envs) if env is None else None
+        envs = SB3VecEnv(env if env is not None else own)  # type: ignore[arg-type]
+        if envs.num_envs != config.num_envs:
+            raise ValueError(f"The given environment has {envs.num_envs} slots, the config says {config.num_envs}; make them equal.")
+        try:
+            _claim(config, envs)
+            return _train(config, envs, newest)
+        finally:
+            if own is not None:
+                own.close()
+
+
+def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[str, Any]] | None) -> TrainResult:
+    model = build(config, envs)
+    steps = 0
+    if newest is not None:
+        path, manifest = newest
+        model.policy.load_state_dict(read_policy_tensors(path / POLICY, str(model.device)))
+        model.policy.optimizer.load_state_dict(read_policy_tensors(path / POLICY, str(model.device), part="policy.optimizer"))
+        restore_statistics(model, manifest)
+        steps = model.num_timesteps
+        log.info("Continuing %s from step %d of %d.", config.out, steps, config.total_steps)
+    else:
+        restore_statistics(model, {"steps": 0})
+    writers: list[KVWriter] = [TensorBoardOutputFormat(str(config.out / "tensorboard")), CurveWriter(config.out / "curve.jsonl", from_step=steps)]
+    model.set_logger(Logger(str(config.out), writers))
+    bar = ProgressBar(config.total_steps) if config.progress else None
+    with StopOnSignal() as stop:
+        saver = SegmentCheckpoints(config.out, seed=config.seed, every=config.checkpoint_every, keep=config.keep_checkpoints, stop=stop)
+        saver.init_callback(model)
+        saver.begin_segment(saved=newest is not None)
+        try:
+            callbacks = [saver, *([bar] if bar else [])]
+            model.learn(config.total_steps - steps, callback=callbacks, reset_num_timesteps=False)
+        finally:
+            if bar is not None:
+                bar.close()
+            model.logger.close()
+    path, manifest = newest_checkpoint(config.out) or (None, {"steps": 0})
+    return TrainResult(run=config.out, steps=int(manifest["steps"]), finished=not saver.stopped)
+
+
+def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
+    """The untrained algorithm of a config, its networks initialised from the config's seed."""
+    kind, policy = algorithm_class(config.algorithm)
+    ppo = config.ppo
+    if config.algorithm == "ppo":
+        batch = ppo.batch_size
+        if config.num_envs * ppo.n_steps % batch == 1:
+            raise ValueError(f"A minibatch of one transition is left over with batch_size {batch}; choose another.")
+    return kind(
+        policy,
+        envs,
+        n_steps=ppo.n_steps,
+        batch_size=min(ppo.batch_size, config.num_envs * ppo.n_steps),
+        n_epochs=ppo.n_epochs,
+        learning_rate=LinearSchedule(ppo.learning_rate, ppo.final_learning_rate),
+        gamma=ppo.gamma,
+        gae_lambda=ppo.gae_lambda,
+        clip_range=ppo.clip_range,
+        ent_coef=ppo.ent_coef,
+        vf_coef=ppo.vf_coef,
+        max_grad_norm=ppo.max_grad_norm,
+        policy_kwargs=policy_kwargs(config.policy, config.algorithm),
+        seed=config.seed,
+        device=resolve_device(config.policy_device),
+    )
+
+
+def deciding(config: TrainAgentConfig) -> dict[str, Any]:
+    """The settings that decide a run's result, as JSON data."""
+    data = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
+    # another device gives the same task
+    data["env"] = {k: v for k, v in data["env"].items() if k != "device"}
+    return data
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _check_claim(config: TrainAgentConfig) -> None:
+    """Compares the folder's run with ``config``; a folder without one is free."""
+    if not (config.out / CONFIG).is_file():
+        if (config.out / "checkpoints").exists():
+            raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
+        return
+    old, new = _flat(read_run_config(config.out)["config"]), _flat(deciding(config))
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    if changed:
+        told = "; ".join(f"{k} is {old.get(k)} there and {new.get(k)} here" for k in changed)
+        raise CheckpointError(f"{config.out} holds a run with other settings ({told}); use those or choose another --out.")
+
+
+def _claim(config: TrainAgentConfig, envs: SB3VecEnv) -> None:
+    spaces = {"observation_space": space_to_dict(envs.observation_space), "action_space": space_to_dict(envs.action_space)}
+    path = config.out / CONFIG
+    if path.is_file():
+        old = read_run_config(config.out)
+        for key, value in spaces.items():
+            if old[key] != value:
+                raise CheckpointError(f"{config.out} was trained with another {key.replace('_', ' ')}; choose another --out.")
+        return
+    write_run_config(config.out, {"config": deciding(config), **spaces, "versions": versions(), "threads": torch.get_num_threads()})
+
+
+@contextlib.contextmanager
+def _lock(run: Path) -> Iterator[None]:
+    """Keeps a second process from training in the same folder; the lock ends with the process, however it ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks, no protection
+        yield
+        return
+    with (run / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"Another process trains in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
+        yield
+
+
+def updates_of(config: TrainAgentConfig) -> int:
+    """How many PPO updates a run makes."""
+    return math.ceil(config.total_steps / (config.num_envs * config.ppo.n_steps))

@@ -1,0 +1,202 @@
+"""Weights on disk: ``config.json`` + ``model.safetensors`` + ``manifest.json`` with checksums, written atomically, read strictly.
+
+Nothing is ever unpickled. A folder is complete exactly when its manifest is there and agrees with the files; it is put in place by one rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from worldpack_model.config import ModelConfig, from_dict
+
+if TYPE_CHECKING:
+    from worldpack_model.world_model import WorldPack
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "weights"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another form; the message says which file and what to do."""
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in SHIPPED.iterdir() if (p / "manifest.json").is_file()) if SHIPPED.is_dir() else []
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_by_parts(file)
+
+
+def _sha256_by_parts(file: Any) -> str:
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` takes CUDA where torch sees a GPU, else the CPU; anything else is torch's own name of a device."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"There is no device {device!r}; use 'auto', 'cpu' or 'cuda'.") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON atomically: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def write_folder(path: Path, files: Mapping[str, dict[str, torch.Tensor] | dict[str, Any]], about: dict[str, Any]) -> None:
+    """Writes a checkpoint folder so that it is either wholly there or not at all.
+
+    Args:
+        path: the folder; an older one is replaced.
+        files: file name -> tensors (``*.safetensors``) or JSON data (``*.json``).
+        about: goes into the manifest beside format and checksums.
+    """
+    from safetensors.torch import save_file
+
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = path.with_name(f".{path.name}.{os.getpid()}.new"), path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name, data in files.items():
+        if name.endswith(".safetensors"):
+            save_file({k: v.detach().cpu().contiguous() for k, v in data.items()}, temporary / name)
+        else:
+            (temporary / name).write_text(json.dumps(data, indent=2) + "\n")
+    manifest = {"format": FORMAT, "files": {name: sha256(temporary / name) for name in files}, **about}
+    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    if path.exists():
+        os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(path: Path, *, verify: bool = True) -> dict[str, Any]:
+    """Reads and checks the manifest of a checkpoint folder.
+
+    Raises:
+        CheckpointError: if it is missing, of a newer format, or a file's checksum differs.
+    """
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise CheckpointError(f"{path} is no checkpoint: it has no manifest.json. Give the folder that train-model wrote, or train again.")
+    try:
+        manifest = json.loads(file.read_text())
+        files = dict(manifest["files"])
+        version = int(manifest["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is not a manifest of ours ({error}); the checkpoint is damaged, use another copy.") from error
+    if version > FORMAT:
+        raise CheckpointError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade worldpack-env.")
+    for name, digest in files.items():
+        part = path / name
+        if Path(name).name != name:
+            raise CheckpointError(f"{file} names {name!r}, which is outside its folder; do not use this checkpoint.")
+        if not part.is_file():
+            raise CheckpointError(f"{part} is missing; the checkpoint is incomplete, use another copy.")
+        if verify and sha256(part) != digest:
+            raise CheckpointError(f"{part} does not match its checksum; the file is damaged, use another copy.")
+    return dict(manifest)
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        CheckpointError: if it is not one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors ({error}); use another copy.") from error
+
+
+def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Loads ``tensors`` into ``module``, strictly: every name, every shape, only finite numbers.
+
+    Raises:
+        CheckpointError: naming what does not fit.
+    """
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or extra:
+        raise CheckpointError(f"{where} does not fit this model: missing {missing[:3]}, unknown {extra[:3]}.")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(f"{where}: {name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}.")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{where}: {name} holds numbers that are not finite; use another copy.")
+    module.load_state_dict(tensors)
+
+
+def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype`` (statistics stay float32)."""
+    tensors = {
+        name: value.to(dtype) if value.is_floating_point() and "running" not in name else value for name, value in model.state_dict().items()
+    }
+    write_folder(path, {"model.safetensors": tensors, "config.json": model.config.to_dict()}, {"about": about or {}})
+
+
+def find_model(name: str) -> Path:
+    """The folder of a shipped model's name or of a path.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if (SHIPPED / name / "manifest.json").is_file() and Path(name).name == name:
+        return SHIPPED / name
+    if Path(name).is_dir():
+        return Path(name)
+    import difflib
+
+    known = shipped_models()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise CheckpointError(f"There is no model {name!r}: it is neither a folder nor shipped ({', '.join(known) or 'none shipped'}).{hint}")
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The model configuration of a checkpoint folder."""
+    try:
+        return from_dict(ModelConfig, json.loads((path / "config.json").read_text()), str(path / "config.json"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path / 'config.json'} is not JSON ({error}); use another copy.") from error
+
+
+def load_model(name: str, *, device: str = "auto") -> WorldPack:
+    """Loads a model in eval mode; see :meth:`WorldPack.from_pretrained`."""
+    from worldpack_model.world_model import WorldPack
+
+    path = find_model(name)
+    read_manifest(path)
+    model = WorldPack(read_config(path))
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / "model.safetensors").items()}
+    load_state(model, tensors, str(path / "model.safetensors"))
+    model.requires_grad_(False)
+    return model.to(resolve_device(device)).eval()

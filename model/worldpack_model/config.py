@@ -1,0 +1,259 @@
+"""Configurations of the world model: frozen dataclasses, named presets and variants, strict reading."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from worldpack_model.geometry import VERTICAL_FOV
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], data: dict[str, Any], where: str = "") -> T:
+    """Builds a dataclass from plain JSON data, refusing what it does not know.
+
+    Args:
+        cls: a dataclass type; nested dataclasses and tuples of them are followed.
+        data: a JSON object.
+        where: path of ``data`` inside the file, for messages.
+
+    Raises:
+        ValueError: at an unknown key (the nearest known key is named) or a value of the wrong form.
+    """
+    where = where or cls.__name__
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {type(data).__name__}, expected an object with keys.")
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(sorted(known))}."
+            raise ValueError(f"{where} has an unknown key {key!r}.{hint}")
+        values[key] = _convert(hints[key], value, f"{where}.{key}")
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_dict(typing.cast(type, kind), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where} is {value!r}, expected a list.")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise ValueError(f"{where} has {len(value)} entries, expected {len(args)}.")
+        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(repr, args))}.")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise ValueError(f"{where} is {value!r}, expected {getattr(kind, '__name__', kind)}.")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Frame <-> latent."""
+
+    kind: Literal["conv"] = "conv"
+    """``conv``: the small trainable autoencoder of ``autoencoder.py``."""
+    latent_channels: int = 12
+    """Channels of the latent."""
+    downscale: int = 8
+    """Pixels a latent cell covers on each side (fixed by the architecture)."""
+    width: int = 128
+    """Channels of the decoder's blocks at the latent's size; the encoder uses 4/5 of it."""
+    blocks: int = 3
+    """Residual blocks at the latent's size, in encoder and decoder each."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One compression level of trajectory packing (paper section 4.3)."""
+
+    kernel: int
+    """Side of the square of latent cells that becomes one token; each level doubles it."""
+    recent: int
+    """How many of the newest frames this level holds."""
+    retrieved: int
+    """How many retrieved frames it holds; the best scored go to the least compressed level (v3's geometric selection)."""
+
+
+@dataclass(frozen=True)
+class PackingConfig:
+    """How the history is packed into a fixed number of tokens."""
+
+    levels: tuple[Level, ...] = (Level(1, 1, 1), Level(2, 1, 3), Level(4, 8, 8))
+    """From the least to the most compressed. The default has v3's counts, 2 / 4 / 16 frames in four frames' worth of tokens."""
+
+    @property
+    def recent(self) -> int:
+        """Number of newest frames in the context."""
+        return sum(level.recent for level in self.levels)
+
+    @property
+    def retrieved(self) -> int:
+        """Number of retrieved frames in the context."""
+        return sum(level.retrieved for level in self.levels)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in the context."""
+        return self.recent + self.retrieved
+
+    def tokens(self, rows: int, columns: int) -> int:
+        """Exact number of context tokens for latents of ``rows`` x ``columns`` cells (replicate padding included)."""
+        return sum((lv.recent + lv.retrieved) * -(-rows // lv.kernel) * -(-columns // lv.kernel) for lv in self.levels)
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Pose-based memory retrieval (paper section 4.2), scored in log space.
+
+    The paper prints sigma_forward 0.01, sigma_lateral 10, and both weights 1. A sigma of 0.01 blocks lets no frame but those of the very same
+    spot take part; our defaults spread the choice over the neighbourhood a frame really shows.
+    """
+
+    sigma_forward: float = 4.0
+    """Blocks; spread of the forward offset s."""
+    sigma_lateral: float = 3.0
+    """Blocks; spread of the lateral offset l."""
+    mu_opposite: float = 1.0
+    """Blocks; the forward offset at which a frame that looks back at the query scores best (mu_s of the paper)."""
+    weight_same: float = 1.0
+    """w_c: weight of frames that look the same way."""
+    weight_opposite: float = 0.02
+    """w_a: weight of frames that look the opposite way."""
+    sharpness: float = 3.0
+    """Exponent on the direction cosine; 1 in the paper. Higher prefers frames whose view really overlaps."""
+    suppression_steps: int = 2
+    """A chosen frame keeps frames at most this many env steps from it from being chosen as well."""
+    imagined_penalty: float = 1.5
+    """Subtracted from the log score of frames that the model imagined: a real frame of the same view is the better memory."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What is kept of an episode."""
+
+    capacity: int = 4096
+    """Keyframes a slot keeps at most; then the oldest imagined one (or the oldest) gives way."""
+    min_distance: float = 0.4
+    """Blocks. A frame closer than this to a kept one ..."""
+    min_angle: float = 8.0
+    """... and turned by less than this many degrees adds nothing and is not kept."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The conditional diffusion transformer (CDiT)."""
+
+    width: int = 192
+    """Width of a token."""
+    depth: int = 6
+    """Number of blocks."""
+    head_dim: int = 64
+    """Width of an attention head."""
+    mlp_ratio: int = 4
+    """Hidden width of the feed-forward part over ``width``."""
+    geometry: Literal["rays", "paper"] = "rays"
+    """``rays``: rotary code of the world direction of every token's ray, context tokens moved to the target's eye by a learned depth;
+    ``paper``: learned positions, temporal rotary code and one relative-pose embedding only."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Flow matching with prediction of the clean latent."""
+
+    evaluations: int = 2
+    """Network evaluations per env step."""
+    pure_noise_share: float = 0.4
+    """Share of training targets at the noisiest level, where few-step sampling spends its first evaluation."""
+    context_noise: float = 0.5
+    """Largest standard deviation of the noise put on remembered frames that stand for imagined ones in training."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole WorldPack model."""
+
+    frame_size: tuple[int, int] = (64, 64)
+    """(height, width) in pixels."""
+    vertical_fov: float = VERTICAL_FOV
+    """Degrees."""
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what would otherwise fail deep inside."""
+        down = self.autoencoder.downscale
+        if any(side <= 0 or side % down for side in self.frame_size):
+            raise ValueError(f"frame_size is {self.frame_size}, expected two multiples of {down} (the autoencoder's downscale).")
+        if self.transformer.width % self.transformer.head_dim:
+            raise ValueError(f"width {self.transformer.width} is no multiple of head_dim {self.transformer.head_dim}.")
+        if not self.packing.levels or self.packing.recent < 1:
+            raise ValueError("The packing needs at least one level and at least one recent frame.")
+        if self.diffusion.evaluations < 1:
+            raise ValueError(f"evaluations is {self.diffusion.evaluations}, expected at least 1.")
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(rows, columns) of a latent."""
+        down = self.autoencoder.downscale
+        return self.frame_size[0] // down, self.frame_size[1] // down
+
+    def with_variant(self, name: str) -> ModelConfig:
+        """The same network with another context, for ablations: a name of ``VARIANTS``."""
+        return dataclasses.replace(self, packing=lookup(VARIANTS, name, "variant"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data; the inverse of :func:`from_dict`."""
+        return dataclasses.asdict(self)
+
+
+VARIANTS: dict[str, PackingConfig] = {
+    "recent": PackingConfig((Level(1, 4, 0),)),
+    "packing": PackingConfig((Level(1, 2, 0), Level(2, 4, 0), Level(4, 16, 0))),
+    "retrieval": PackingConfig((Level(1, 1, 3),)),
+    "worldpack": PackingConfig(),
+    "long": PackingConfig((Level(1, 10, 12),)),
+}
+"""Contexts to ablate. ``recent``, ``packing``, ``retrieval`` and ``worldpack`` all have four frames' worth of tokens; ``long`` is the
+uncompressed context of ``worldpack``'s 22 frames."""
+
+PRESETS: dict[str, ModelConfig] = {
+    "voxel-64": ModelConfig(),
+    "debug": ModelConfig(
+        autoencoder=AutoencoderConfig(width=20, blocks=1), transformer=TransformerConfig(width=32, depth=2, head_dim=16)
+    ),
+}
+"""Named configurations."""
+
+
+def lookup(table: dict[str, T], name: str, what: str) -> T:
+    """``table[name]``, or a ValueError that names the nearest known one."""
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"There is no {what} named {name!r}; known: {', '.join(table)}.{hint}")

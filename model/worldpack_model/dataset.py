@@ -1,0 +1,172 @@
+"""Training data: recorded episodes as latents in memory, and batches of (packed context, target) drawn from them.
+
+Legend: N frames of all episodes together, B batch, F context frames, T frames of the longest episode of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, write_folder
+from worldpack_model.config import ModelConfig
+from worldpack_model.episodes import EpisodeError, EpisodeIndex
+from worldpack_model.motion import realised
+from worldpack_model.retrieval import select
+from worldpack_model.transformer import Context
+from worldpack_model.world_model import Batch
+
+
+def data_id(index: EpisodeIndex) -> str:
+    """Short fingerprint of a folder of episodes: which files, with which contents."""
+    import hashlib
+
+    text = json.dumps(sorted((entry.path, entry.frames, entry.video_sha256) for entry in index))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def iterate_frames(index: EpisodeIndex, limit: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Frames ``(T, H, W, 3) uint8`` episode by episode, until ``limit`` frames were given."""
+    given = 0
+    for entry in index:
+        frames = index.read(entry, verify=False).frames
+        yield frames
+        given += len(frames)
+        if limit is not None and given >= limit:
+            return
+
+
+@dataclass(frozen=True)
+class LatentDataset:
+    """All episodes of a folder as latents."""
+
+    latents: torch.Tensor
+    """``(N, C, h, w)`` float16."""
+    poses: torch.Tensor
+    """``(N, 5)`` float64."""
+    actions: torch.Tensor
+    """``(N, 9)`` float32; row t leads from frame t to t + 1, the last row of an episode is zero."""
+    starts: torch.Tensor
+    """``(E + 1,) int64`` first frame of every episode, then N."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.latents)
+
+    @classmethod
+    def encode(
+        cls,
+        index: EpisodeIndex,
+        encode: Callable[[NDArray[np.uint8]], torch.Tensor],
+        progress: Callable[[int], None] = lambda frames: None,
+    ) -> LatentDataset:
+        """Encodes every episode of a folder once.
+
+        Args:
+            index: the episodes.
+            encode: maps ``(n, H, W, 3) uint8`` to latents ``(n, C, h, w)``.
+            progress: called with the number of frames just encoded.
+
+        Raises:
+            EpisodeError: if an episode is damaged or too short, naming it.
+        """
+        latents, poses, actions, starts = [], [], [], [0]
+        for entry in index:
+            episode = index.read(entry, verify=False)
+            if len(episode) < 2:
+                raise EpisodeError(f"Episode {entry.stem} has {len(episode)} frame; training needs at least 2. Remove it and rebuild the index.")
+            parts = [encode(episode.frames[i : i + 128]).half() for i in range(0, len(episode), 128)]
+            latents.append(torch.cat(parts).cpu())
+            poses.append(torch.from_numpy(episode.poses))
+            actions.append(torch.cat([torch.from_numpy(episode.actions), torch.zeros((1, 9))]))
+            starts.append(starts[-1] + len(episode))
+            progress(len(episode))
+        return cls(torch.cat(latents), torch.cat(poses), torch.cat(actions), torch.tensor(starts))
+
+    def save(self, path: Path, about: dict[str, str]) -> None:
+        """Writes the dataset as a checked folder; ``about`` says what it was made from."""
+        tensors = {"latents": self.latents, "poses": self.poses, "actions": self.actions, "starts": self.starts}
+        write_folder(path, {"latents.safetensors": tensors}, {"about": about})
+
+    @classmethod
+    def load(cls, path: Path, about: dict[str, str]) -> LatentDataset | None:
+        """Reads a saved dataset, or None if it is missing, damaged or made from something else."""
+        try:
+            if read_manifest(path).get("about") != about:
+                return None
+            return cls(**read_tensors(path / "latents.safetensors"))
+        except CheckpointError:
+            return None
+
+    def batch(self, config: ModelConfig, size: int, generator: torch.Generator) -> Batch:
+        """Draws a training batch.
+
+        A target is any frame but an episode's first. In play, the frames before it are partly real (the given context) and partly imagined; here
+        a cut drawn for each sample splits the past in the same way: frames after it are marked imagined and noised.
+
+        Args:
+            config: model configuration: packing, retrieval and context noise.
+            size: B.
+            generator: all that is random comes from it (a CPU generator).
+        """
+        lengths = self.starts.diff()
+        episode = torch.multinomial((lengths - 1).float(), size, replacement=True, generator=generator)
+        length = lengths[episode]
+        target = 1 + (torch.rand(size, generator=generator) * (length - 1)).long().clamp(max=length - 2)  # in 1 .. length - 1
+        cut = torch.where(
+            torch.rand(size, generator=generator) < 0.35, target, 1 + (torch.rand(size, generator=generator) * target).long()
+        ).clamp(max=target)
+        forget = torch.rand(size, generator=generator) < 0.08  # sometimes only the recent frames, as at the start of an episode
+        return self._gather(config, episode, target, cut, forget, generator)
+
+    def _gather(
+        self,
+        config: ModelConfig,
+        episode: torch.Tensor,
+        target: torch.Tensor,
+        cut: torch.Tensor,
+        forget: torch.Tensor,
+        generator: torch.Generator,
+    ) -> Batch:
+        first = self.starts[episode]
+        number = torch.arange(int(target.max()))[None]  # (1, T)
+        past = number < target[:, None]
+        keep = past & (~forget[:, None] | (number >= (target - config.packing.recent)[:, None]))
+        row = torch.where(past, first[:, None] + number, first[:, None])  # (B, T) into all frames
+        poses = self.poses[row]
+        imagined = number >= cut[:, None]
+        here = first + target - 1
+        query = self.poses[here + 1]
+        chosen = select(
+            config.packing,
+            config.retrieval,
+            query=query,
+            poses=poses,
+            steps=torch.where(keep, number, -1),
+            imagined=imagined,
+        )
+        frame = row.gather(1, chosen.indices)  # (B, F) into all frames
+        made = imagined.gather(1, chosen.indices)
+        latents = self.latents[frame].float()
+        strength = torch.rand((len(target), 1, 1, 1, 1), generator=generator) * config.diffusion.context_noise
+        noise = torch.randn(latents.shape, generator=generator)
+        latents = latents + strength * noise * made[:, :, None, None, None]
+        context = Context(latents, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
+        before = torch.where(target > 1, here - 1, here)
+        previous = self.poses[here]
+        view = self.latents[here].float()
+        return Batch(
+            context=context,
+            query=query,
+            previous=previous,
+            last_motion=realised(self.poses[before], previous),
+            actions=self.actions[here],
+            view=view + 0.5 * strength[:, 0] * torch.randn(view.shape, generator=generator),
+            target=self.latents[here + 1].float(),
+        )

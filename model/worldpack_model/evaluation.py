@@ -1,0 +1,321 @@
+"""Open-loop rollouts against the truth: image metrics, where the memory shows, curves by step, intervals.
+
+The protocol is LoopNav's: the look-around and the way out are given, the way home is imagined along the recorded actions. Frame ``t`` of the
+imagined episode is compared with frame ``t`` of the recorded one, both counted from the episode's first frame; nothing is realigned.
+
+Legend: T frames of an episode, E episodes.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldpack_model.checkpoint import find_model, read_manifest, sha256, write_json
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
+from worldpack_model.geometry import wrap_degrees
+from worldpack_model.world_model import WorldPack
+
+Floats = NDArray[np.float64]
+
+
+def _checked(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+    if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise ValueError(f"Frames are {a.shape} {a.dtype} and {b.shape} {b.dtype}, expected two equal (..., H, W, 3) uint8.")
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
+    """Peak signal-to-noise ratio in dB of each pair of frames ``(..., H, W, 3) uint8``; 60 dB at most, for equal frames."""
+    _checked(a, b)
+    mse = np.square(a.astype(np.float32) - b.astype(np.float32)).mean(axis=(-3, -2, -1))
+    return np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 60.0).astype(np.float64)
+
+
+def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
+    """Structural similarity of each pair of frames ``(..., H, W, 3) uint8`` (Wang et al. 2004: Gaussian window of 11, sigma 1.5, valid area)."""
+    _checked(a, b)
+    shape = a.shape[:-3]
+    x, y = (torch.from_numpy(np.ascontiguousarray(f)).reshape(-1, *f.shape[-3:]).movedim(-1, 1).double() for f in (a, b))
+    if min(x.shape[-2:]) < 11:
+        raise ValueError(f"Frames are {tuple(x.shape[-2:])} pixels, SSIM needs at least 11 x 11.")
+    window = torch.exp(-(torch.arange(11, dtype=torch.float64) - 5).square() / (2 * 1.5**2))
+    kernel = torch.outer(window, window) / window.sum() ** 2
+
+    def blur(z: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(z, kernel.expand(3, 1, 11, 11), groups=3)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    score = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return score.mean(dim=(1, 2, 3)).numpy().reshape(shape)
+
+
+def bootstrap(values: Sequence[float] | Floats, *, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of per-episode ``values`` and its 95 % interval by the bootstrap over episodes; not-a-number entries are left out."""
+    data = np.asarray(values, np.float64)
+    data = data[np.isfinite(data)]
+    if not len(data):
+        return math.nan, math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(len(data), size=(draws, len(data)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(data.mean()), float(low), float(high)
+
+
+def revisited(poses: Floats, begin: int, *, distance: float = 2.0, angle: float = 25.0) -> NDArray[np.bool_]:
+    """Which frames from ``begin`` on show a view that was given before.
+
+    Args:
+        poses: ``(T, 5)`` true poses.
+        begin: first imagined frame; those before it were given.
+        distance: blocks on the ground plane, at most, between the two eyes.
+        angle: degrees of yaw and of pitch, at most, between the two views.
+
+    Returns:
+        ``(T - begin,) bool``.
+    """
+    given, later = poses[:begin], poses[begin:]
+    offset = np.linalg.norm(later[:, None, [0, 2]] - given[None, :, [0, 2]], axis=-1)
+    turn = np.abs(wrap_degrees(later[:, None, 3] - given[None, :, 3]))
+    tilt = np.abs(later[:, None, 4] - given[None, :, 4])
+    near: NDArray[np.bool_] = ((offset <= distance) & (turn <= angle) & (tilt <= angle)).any(axis=1)
+    return near
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An imagined rest of an episode beside the truth; ``n`` frames from ``begin`` on."""
+
+    begin: int
+    """First imagined frame."""
+    frames: NDArray[np.uint8]
+    """``(n, H, W, 3)`` imagined."""
+    truth: NDArray[np.uint8]
+    """``(n, H, W, 3)`` recorded."""
+    ceiling: NDArray[np.uint8]
+    """``(n, H, W, 3)`` recorded, through the autoencoder: the best the model could show."""
+    poses: Floats
+    """``(n, 5)`` where the model thought it was."""
+    true_poses: Floats
+    """``(n, 5)``."""
+    revisit: NDArray[np.bool_]
+    """``(n,)`` the true view was given before."""
+
+
+def imagine(
+    model: WorldPack,
+    episodes: Sequence[Episode],
+    begins: Sequence[int],
+    *,
+    seed: int = 0,
+    evaluations: int | None = None,
+    true_poses: bool = False,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Rollout]:
+    """Imagines the rest of each episode along its recorded actions, all episodes in one batch.
+
+    Args:
+        model: the world model.
+        episodes: recorded episodes.
+        begins: first frame to imagine of each; the frames before it are given as real memory.
+        seed: episode i draws its noise from a generator seeded with ``seed + i``.
+        evaluations: network evaluations per step; None takes the model's default.
+        true_poses: tell the model the recorded poses instead of letting it move by itself.
+        steps: imagine at most so many frames of each.
+        progress: told ``(done, total)`` steps.
+    """
+    memory = model.new_memory(len(episodes))
+    generators = [torch.Generator(model.device).manual_seed(seed + i) for i in range(len(episodes))]
+    ends = []
+    for i, (episode, begin) in enumerate(zip(episodes, begins, strict=True)):
+        if not 1 <= begin < len(episode):
+            raise ValueError(f"begin is {begin}, expected 1 .. {len(episode) - 1} for an episode of {len(episode)} frames.")
+        model.remember(memory, [i], episode.frames[None, :begin], episode.poses[None, :begin], episode.actions[None, : begin - 1])
+        ends.append(len(episode) if steps is None else min(len(episode), begin + steps))
+    shown: list[list[NDArray[np.uint8]]] = [[] for _ in episodes]
+    believed: list[list[Floats]] = [[] for _ in episodes]
+    longest = max(end - begin for end, begin in zip(ends, begins, strict=True))
+    for k in range(longest):
+        active = [i for i in range(len(episodes)) if begins[i] + k < ends[i]]
+        actions = np.stack([episodes[i].actions[begins[i] + k - 1] for i in active])
+        given = np.stack([episodes[i].poses[begins[i] + k] for i in active]) if true_poses else None
+        p = model.predict(memory, active, actions, [generators[i] for i in active], evaluations=evaluations, poses=given)
+        if not p.finite.all():
+            raise FloatingPointError(f"The model predicted a frame that is not finite at imagined step {k}; its weights are not usable.")
+        for row, i in enumerate(active):
+            shown[i].append(p.frames[row])
+            believed[i].append(p.poses[row])
+        progress(k + 1, longest)
+    rollouts = []
+    for i, (episode, begin) in enumerate(zip(episodes, begins, strict=True)):
+        truth = episode.frames[begin : ends[i]]
+        rollouts.append(
+            Rollout(
+                begin,
+                np.stack(shown[i]),
+                truth,
+                model.decode(model.encode(truth)),
+                np.stack(believed[i]),
+                episode.poses[begin : ends[i]],
+                revisited(episode.poses, begin)[: ends[i] - begin],
+            )
+        )
+    return rollouts
+
+
+def strip(rows: Sequence[NDArray[np.uint8]], columns: int, *, scale: int = 1) -> NDArray[np.uint8]:
+    """One picture: each row shows ``columns`` frames spread evenly over its ``(n, H, W, 3)`` frames."""
+    picked = [np.linspace(0, len(row) - 1, columns).round().astype(int) for row in rows]
+    picture = np.concatenate([np.concatenate(list(row[p]), axis=1) for row, p in zip(rows, picked, strict=True)])
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def turning_point(episode: Episode) -> int:
+    """First frame to imagine: where the way home begins, or the middle of an episode that has none."""
+    return episode.turn_index + 1 if episode.turn_index is not None and episode.turn_index + 1 < len(episode) else len(episode) // 2
+
+
+def rollout_picture(model: WorldPack, index: EpisodeIndex, *, count: int = 4, columns: int = 16) -> NDArray[np.uint8]:
+    """Real frames above imagined ones for the second halves of the first ABA-15 episodes (or any others) of a folder."""
+    entries = (list(index.filter(task="ABA", nav_range=15)) or list(index))[:count]
+    episodes = [index.read(entry) for entry in entries]
+    rollouts = imagine(model, episodes, [turning_point(e) for e in episodes])
+    return strip([row for r in rollouts for row in (r.truth, r.frames)], columns)
+
+
+@dataclass(frozen=True)
+class EvalModelConfig:
+    """Imagines the second half of held-out loops and compares with the truth."""
+
+    models: tuple[str, ...] = ("voxel-64", "voxel-64-recent")
+    """Shipped names or folders; each is compared with the first."""
+    data: Path | None = None
+    """Folder of held-out episodes; the command line records some in the engine where none is given."""
+    task: str = "ABA"
+    """ABA or ABCA."""
+    nav_range: int = 15
+    """LoopNav's range in blocks."""
+    episodes: int = 32
+    """Episodes, one world each."""
+    poses: Literal["model", "true"] = "model"
+    """model: only the actions are given, the model moves by itself; true: recorded poses are given, as in the paper's evaluation."""
+    evaluations: int | None = None
+    """Network evaluations per step; none takes the model's default."""
+    seed: int = 0
+    """Seed of the sampler's noise."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    out: Path | None = None
+    """JSON file to write."""
+    pictures: Path | None = None
+    """PNG to write: true frames above imagined ones, one pair of rows for each of the first episodes and models."""
+
+
+def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> dict[str, Any]:
+    """Runs the evaluation; the returned dict is what ``out`` holds.
+
+    Raises:
+        EpisodeError: if the folder has no such episodes, or holds worlds that models are trained on.
+    """
+    if config.data is None:
+        raise EpisodeError("No episodes given; record held-out ones with `worldpack record --split test --out DIR` and pass --data DIR.")
+    index = EpisodeIndex.open(config.data)
+    entries = [e for e in index.filter(task=config.task, nav_range=config.nav_range) if e.turn_index is not None][: config.episodes]
+    if not entries:
+        raise EpisodeError(f"{config.data} holds no {config.task}-{config.nav_range} episodes; record some or choose another task and range.")
+    seen = [e.seed for e in entries if e.world == "voxel" and split_of(e.seed) == "train"]
+    if seen:
+        raise EpisodeError(f"{config.data} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
+    episodes = [index.read(entry) for entry in entries]
+    begins = [turning_point(e) for e in episodes]
+    results: list[dict[str, Any]] = []
+    rollouts: dict[str, list[Rollout]] = {}
+    for name in config.models:
+        model = WorldPack.from_pretrained(name, device=config.device)
+        rollouts[name] = imagine(
+            model,
+            episodes,
+            begins,
+            seed=config.seed,
+            evaluations=config.evaluations,
+            true_poses=config.poses == "true",
+            progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
+        )
+        results.append({"model": name, **_scores(rollouts[name]), "weights_sha256": sha256(find_model(name) / "model.safetensors")})
+        results[-1]["trained"] = read_manifest(find_model(name)).get("about", {})
+    report: dict[str, Any] = {
+        "task": f"{config.task}-{config.nav_range}",
+        "poses": config.poses,
+        "evaluations": config.evaluations,
+        "episodes": len(episodes),
+        "world_seeds": [e.seed for e in episodes],
+        "revisit": "eye within 2 blocks and 25 degrees of a given frame's",
+        "interval": "95 %, bootstrap over episodes (worlds)",
+        "machine": {"processor": _processor(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+        "models": results,
+        "differences": [_difference(config.models[0], other, rollouts) for other in config.models[1:]],
+    }
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
+    if config.pictures is not None:
+        import cv2
+
+        rows = [row for i in range(min(3, len(episodes))) for row in (rollouts[config.models[0]][i].truth, *(r[i].frames for r in rollouts.values()))]
+        config.pictures.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(config.pictures), np.ascontiguousarray(strip(rows, 14)[..., ::-1]))
+    return report
+
+
+def _mean(values: Floats, where: NDArray[np.bool_]) -> float:
+    return float(values[where].mean()) if where.any() else math.nan
+
+
+def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    quality = [psnr(r.frames, r.truth) for r in rollouts]
+    best = [psnr(r.ceiling, r.truth) for r in rollouts]
+    structure = [ssim(r.frames, r.truth) for r in rollouts]
+    every = [np.ones(len(r.frames), bool) for r in rollouts]
+    drift = [np.linalg.norm(r.poses[:, [0, 2]] - r.true_poses[:, [0, 2]], axis=1) for r in rollouts]
+    longest = max(len(q) for q in quality)
+    table = np.full((len(quality), longest), np.nan)
+    for i, q in enumerate(quality):
+        table[i, : len(q)] = q
+    return {
+        "psnr": bootstrap([_mean(q, w) for q, w in zip(quality, every, strict=True)]),
+        "psnr_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(quality, rollouts, strict=True)]),
+        "psnr_elsewhere": bootstrap([_mean(q, ~r.revisit) for q, r in zip(quality, rollouts, strict=True)]),
+        "psnr_autoencoder_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(best, rollouts, strict=True)]),
+        "ssim": bootstrap([_mean(q, w) for q, w in zip(structure, every, strict=True)]),
+        "ssim_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(structure, rollouts, strict=True)]),
+        "final_drift_blocks": bootstrap([float(d[-1]) for d in drift]),
+        "imagined_frames": int(sum(len(q) for q in quality)),
+        "revisit_frames": int(sum(r.revisit.sum() for r in rollouts)),
+        "psnr_by_step": [bootstrap(table[:, k], draws=400) for k in range(longest) if np.isfinite(table[:, k]).sum() >= 3],
+    }
+
+
+def _difference(first: str, other: str, rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:
+    """Paired by episode: both models imagined the same frames."""
+    gain = [
+        _mean(psnr(a.frames, a.truth) - psnr(b.frames, b.truth), a.revisit) for a, b in zip(rollouts[first], rollouts[other], strict=True)
+    ]
+    return {"model": first, "over": other, "psnr_revisit_gain": bootstrap(gain)}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,169 @@
+"""CompressedMemory: what each slot remembers of its episode.
+
+Legend: S slots, W columns, n the slots of one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from worldpack_model.config import MemoryConfig
+from worldpack_model.geometry import wrap_degrees_torch
+
+_FIRST_COLUMNS = 64
+
+
+@dataclass(frozen=True)
+class MemorySnapshot:
+    """A copy of some slots' histories; independent of the memory it was taken from."""
+
+    tensors: dict[str, torch.Tensor]
+
+
+class CompressedMemory:
+    """A batch of per-slot histories of latents and poses.
+
+    The newest ``recent`` frames of a slot always stay. A frame that leaves them becomes a keyframe if its pose is new (``MemoryConfig``), so the
+    memory of a slot that walks in circles stops growing. Columns are allocated as they are needed, up to ``recent + capacity``; all slots
+    live in the same tensors, so one call serves any set of slots.
+    """
+
+    def __init__(
+        self,
+        config: MemoryConfig,
+        *,
+        num_slots: int,
+        recent: int,
+        latent_shape: tuple[int, int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if num_slots < 1:
+            raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
+        self.config, self.num_slots, self.recent = config, num_slots, recent
+        columns = recent + min(_FIRST_COLUMNS, config.capacity)
+        self.latents = torch.zeros((num_slots, columns, *latent_shape), dtype=torch.float16, device=device)
+        """``(S, W, C, h, w)`` float16."""
+        self.poses = torch.zeros((num_slots, columns, 5), dtype=torch.float64, device=device)
+        """``(S, W, 5)``."""
+        self.steps = torch.full((num_slots, columns), -1, dtype=torch.int64, device=device)
+        """``(S, W)`` step number of the frame in a column, -1 where empty. The first ``recent`` columns are a ring of the newest."""
+        self.imagined = torch.zeros((num_slots, columns), dtype=torch.bool, device=device)
+        """``(S, W)``."""
+        self.length = torch.zeros(num_slots, dtype=torch.int64, device=device)
+        """``(S,)`` frames seen since the episode began, kept or not."""
+        self.keyframes = torch.zeros(num_slots, dtype=torch.int64, device=device)
+        """``(S,)`` keyframes held."""
+        self.motion = torch.zeros((num_slots, 3), dtype=torch.float64, device=device)
+        """``(S, 3)`` last realised (right, up, forward) in blocks: stands for the velocity."""
+
+    def _index(self, slots: Sequence[int]) -> torch.Tensor:
+        index = torch.as_tensor(list(slots), dtype=torch.int64, device=self.length.device)
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.num_slots):
+            raise ValueError(f"Slots {list(slots)} are not all within 0 .. {self.num_slots - 1}.")
+        if len(set(index.tolist())) != len(index):
+            raise ValueError(f"Slots {list(slots)} name a slot twice.")
+        return index
+
+    def clear(self, slots: Sequence[int]) -> None:
+        """Forgets everything in ``slots``."""
+        index = self._index(slots)
+        self.steps[index], self.imagined[index] = -1, False
+        self.length[index], self.keyframes[index], self.motion[index] = 0, 0, 0.0
+
+    def append(
+        self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, motion: torch.Tensor, *, imagined: bool
+    ) -> None:
+        """Adds the next frame of each of ``slots``.
+
+        Args:
+            slots: n slots.
+            latents: ``(n, C, h, w)``.
+            poses: ``(n, 5)``.
+            motion: ``(n, 3)`` realised (right, up, forward) that led to the frame, in blocks.
+            imagined: whether the model made these frames.
+        """
+        index = self._index(slots)
+        column = self.length[index] % self.recent
+        self._keep(index[self.length[index] >= self.recent])
+        self.latents[index, column] = latents.to(self.latents.dtype)
+        self.poses[index, column] = poses.to(torch.float64)
+        self.steps[index, column] = self.length[index]
+        self.imagined[index, column] = imagined
+        self.motion[index] = motion.to(torch.float64)
+        self.length[index] += 1
+
+    def _keep(self, index: torch.Tensor) -> None:
+        """Moves the oldest ring frame of slots ``index`` among the keyframes if its pose is new."""
+        if not len(index):
+            return
+        ring = self.length[index] % self.recent
+        pose = self.poses[index, ring]  # (n, 5)
+        held = slice(self.recent, self.recent + int(self.keyframes[index].max()))
+        offset = (self.poses[index, held, :3] - pose[:, None, :3]).norm(dim=-1)
+        turn = wrap_degrees_torch(self.poses[index, held, 3:] - pose[:, None, 3:]).norm(dim=-1)
+        known = (self.steps[index, held] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
+        fresh = ~known.any(dim=1)
+        if self.config.capacity == 0 or not bool(fresh.any()):
+            return
+        index, ring = index[fresh], ring[fresh]
+        count = self.keyframes[index]
+        if int(count.max()) >= self.latents.shape[1] - self.recent:
+            self._grow()
+        full = count >= self.config.capacity
+        column = self.recent + count
+        if bool(full.any()):  # imagined frames go first, then the oldest
+            steps, made = self.steps[index, self.recent :], self.imagined[index, self.recent :]
+            column = torch.where(full, self.recent + (steps + (~made).long() * (1 << 40)).argmin(dim=1), column)
+        for tensor in (self.latents, self.poses, self.steps, self.imagined):
+            tensor[index, column] = tensor[index, ring]
+        self.keyframes[index] = count + (~full).long()
+
+    def _grow(self) -> None:
+        columns = min(self.recent + self.config.capacity, self.recent + 2 * (self.latents.shape[1] - self.recent))
+        for name in ("latents", "poses", "steps", "imagined"):
+            old: torch.Tensor = getattr(self, name)
+            if columns > old.shape[1]:
+                more = old.new_full((old.shape[0], columns - old.shape[1], *old.shape[2:]), -1 if name == "steps" else 0)
+                setattr(self, name, torch.cat([old, more], dim=1))
+
+    def columns_in_use(self, slots: Sequence[int]) -> int:
+        """Columns that hold all frames of ``slots``."""
+        return self.recent + int(self.keyframes[self._index(slots)].max())
+
+    def newest_column(self, slots: Sequence[int]) -> torch.Tensor:
+        """``(n,)`` column of the newest frame of each slot.
+
+        Raises:
+            RuntimeError: if a slot has no frame yet.
+        """
+        index = self._index(slots)
+        if bool((self.length[index] == 0).any()):
+            raise RuntimeError("A slot has no frames; call remember() with its starting frames before predict().")
+        return (self.length[index] - 1) % self.recent
+
+    def snapshot(self, slots: Sequence[int]) -> MemorySnapshot:
+        """A copy of ``slots``."""
+        index = self._index(slots)
+        return MemorySnapshot({name: getattr(self, name)[index].clone() for name in self._names()})
+
+    def restore(self, slots: Sequence[int], snapshot: MemorySnapshot) -> None:
+        """Puts a snapshot of as many slots into ``slots``."""
+        index = self._index(slots)
+        if len(index) != len(snapshot.tensors["length"]):
+            raise ValueError(f"The snapshot holds {len(snapshot.tensors['length'])} slots, {len(index)} were asked for.")
+        while self.steps.shape[1] < snapshot.tensors["steps"].shape[1]:
+            self._grow()
+        self.clear(slots)
+        for name in self._names():
+            saved, mine = snapshot.tensors[name], getattr(self, name)
+            if saved.ndim > 1 and name != "motion":
+                mine[index, : saved.shape[1]] = saved
+            else:
+                mine[index] = saved
+
+    @staticmethod
+    def _names() -> tuple[str, ...]:
+        return ("latents", "poses", "steps", "imagined", "length", "keyframes", "motion")

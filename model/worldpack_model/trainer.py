@@ -1,0 +1,456 @@
+"""Training of a WorldPack model from a folder of episodes: the autoencoder, then the dynamics on its latents.
+
+A run may be stopped at any moment, SIGKILL included, and goes on from its last checkpoint when started again, exactly: everything random in step
+``k`` comes from a generator seeded with (seed, stage, k), and a checkpoint holds weights, their moving average and the optimiser's state.
+
+Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue), ``model/`` (the result, moving-average
+weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
+from worldpack_model.checkpoint import (
+    CheckpointError,
+    find_model,
+    load_model,
+    load_state,
+    read_manifest,
+    read_tensors,
+    resolve_device,
+    save_model,
+    write_folder,
+    write_json,
+)
+from worldpack_model.config import PRESETS, from_dict, lookup
+from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
+from worldpack_model.episodes import EpisodeIndex
+from worldpack_model.world_model import WorldPack
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called as ``progress(stage, done, total, numbers)``."""
+
+
+@dataclass(frozen=True)
+class TrainModelConfig:
+    """Trains a world model from recorded episodes; run the same command again to continue."""
+
+    data: Path
+    """Folder of episodes (from `worldpack record`)."""
+    out: Path
+    """Run folder; an interrupted run in it is continued."""
+    preset: str = "voxel-64"
+    """Model configuration: voxel-64 or debug."""
+    variant: str = "worldpack"
+    """Context of the model: worldpack, or recent / packing / retrieval / long for ablations."""
+    val_data: Path | None = None
+    """Folder of held-out episodes for the rollout pictures; None shows training episodes."""
+    autoencoder: str | None = None
+    """A trained model (folder or shipped name) whose autoencoder is taken instead of training one."""
+    latents: Path | None = None
+    """`latents` folder of another run on the same data and autoencoder, to save encoding again."""
+    autoencoder_steps: int = 4000
+    """Training steps of the autoencoder."""
+    autoencoder_batch: int = 32
+    """Frames a step."""
+    autoencoder_frames: int = 60_000
+    """Frames of the data that the autoencoder is trained on, at most (12 kB of memory each at 64 x 64)."""
+    autoencoder_rate: float = 2e-3
+    """Peak learning rate of the autoencoder."""
+    steps: int = 8000
+    """Training steps of the dynamics; 0 trains the autoencoder only."""
+    batch_size: int = 32
+    """Targets a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the dynamics; cosine decay to 2 % at the end."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    picture_every: int = 1000
+    """Steps between rollout pictures in TensorBoard; 0 for none."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 pays on GPUs and on processors with bf16 units."""
+
+
+_MAY_CHANGE = ("data", "out", "val_data", "latents", "checkpoint_every", "picture_every", "threads", "device", "mixed_precision")
+"""Settings that do not decide the result and may differ when a run is continued."""
+
+
+def step_generator(seed: int, stage: int, step: int) -> torch.Generator:
+    """The generator of one training step: the same numbers whether the run was interrupted or not."""
+    state = np.random.SeedSequence([seed, stage, step]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+
+
+def train_model(config: TrainModelConfig, progress: Progress = lambda stage, done, total, numbers: None) -> Path:
+    """Trains (or continues) a model.
+
+    Args:
+        config: the run.
+        progress: told after every step.
+
+    Returns:
+        Folder of the finished checkpoint.
+
+    Raises:
+        EpisodeError: if ``data`` holds no sound episodes.
+        CheckpointError: if the run folder belongs to another configuration or is damaged.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    index = EpisodeIndex.open(config.data)
+    config.out.mkdir(parents=True, exist_ok=True)
+    fingerprint = data_id(index)
+    _claim_folder(config, fingerprint)
+    torch.manual_seed(config.seed)  # initial weights; training itself draws from step generators only
+    model_config = lookup(PRESETS, config.preset, "preset").with_variant(config.variant)
+    first = index.read(0).frames
+    if first.shape[1:3] != model_config.frame_size:
+        raise ValueError(f"The episodes have {first.shape[1:3]} frames, preset {config.preset} expects {model_config.frame_size}; record again.")
+    model = WorldPack(model_config)
+    run = _Run(config, model, fingerprint, progress)
+    if config.autoencoder is not None:
+        source = load_model(config.autoencoder, device="cpu").autoencoder
+        if source.config != model.autoencoder.config:
+            raise CheckpointError(f"The autoencoder of {config.autoencoder} has {source.config}, the preset needs {model.autoencoder.config}.")
+        model.autoencoder.load_state_dict(source.state_dict())
+    else:
+        run.fit_autoencoder(index)
+    model.autoencoder.eval().requires_grad_(False)
+    if config.steps == 0:
+        save_model(model, config.out / "model", {"preset": config.preset, "data_id": fingerprint, "autoencoder_only": True})
+    else:
+        run.fit_dynamics(run.encode(index))
+    return config.out / "model"
+
+
+def _claim_folder(config: TrainModelConfig, fingerprint: str) -> None:
+    """Writes or compares the run's configuration."""
+    fixed = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items() if k not in _MAY_CHANGE}
+    record = {"config": fixed, "data_id": fingerprint}
+    path = config.out / "config.json"
+    if path.is_file():
+        try:
+            old = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path} is not JSON ({error}); choose another --out.") from error
+        if old.get("data_id") != fingerprint:
+            raise CheckpointError(f"{config.out} was trained on other episodes than {config.data} holds now; choose another --out.")
+        changed = [k for k in fixed if old.get("config", {}).get(k) != fixed[k]]
+        if changed:
+            raise CheckpointError(f"{config.out} holds a run with other settings ({', '.join(changed)}); use those or choose another --out.")
+        return
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+    write_json(path, {**record, "versions": versions})
+
+
+class _Run:
+    """One training run: where it writes and how it goes on."""
+
+    def __init__(self, config: TrainModelConfig, model: WorldPack, fingerprint: str, progress: Progress) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.fingerprint, self.progress = config, fingerprint, progress
+        on_cpu = resolve_device(config.device).type == "cpu"
+        self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
+        self.model = model.to(self.accelerator.device)
+        self.curve = config.out / "curve.jsonl"
+
+    def writer(self) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.config.out / "tensorboard"))
+
+    # -------------------------------------------------------------------------------------------------------------- stage 1
+
+    def fit_autoencoder(self, index: EpisodeIndex) -> None:
+        """Trains the autoencoder on frames held in memory."""
+        config, model = self.config, self.model.autoencoder
+        stage = _Stage(self, "autoencoder", 1, model, config.autoencoder_steps, config.autoencoder_rate, ema=0.0)
+        if stage.resume() >= stage.total:
+            return
+        frames = torch.from_numpy(np.concatenate(list(iterate_frames(_shuffled(index, config.seed), config.autoencoder_frames))))
+        device = self.accelerator.device
+
+        def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            chosen = torch.randint(len(frames), (config.autoencoder_batch,), generator=generator)
+            noise = generator if device.type == "cpu" else torch.Generator(device).manual_seed(generator.initial_seed())
+            loss, mse = model.loss(frames_to_tensor(frames[chosen]).to(device), noise)
+            return loss, {"psnr": 10 * torch.log10(4 / mse)}
+
+        def picture(writer: SummaryWriter, number: int) -> None:
+            shown = frames[:: max(1, len(frames) // 8)][:8]
+            model.eval()
+            with torch.no_grad():
+                seen = tensor_to_frames(model.decode(model.encode(frames_to_tensor(shown).to(device)))).cpu()
+            model.train()
+            rows = torch.cat([torch.cat(list(part), dim=1) for part in (shown, seen)])
+            writer.add_image("autoencoder/real_above_decoded", rows.numpy(), number, dataformats="HWC")
+
+        model.train()
+        stage.run(step, picture)
+        model.eval()
+
+    # -------------------------------------------------------------------------------------------------------------- latents
+
+    def encode(self, index: EpisodeIndex) -> LatentDataset:
+        """Latents of all episodes, from the run folder if they are there."""
+        about = {"data_id": self.fingerprint, "autoencoder": _fingerprint(self.model.autoencoder)}
+        path = self.config.out / "latents"
+        for folder in (path, *([self.config.latents] if self.config.latents else [])):
+            found = LatentDataset.load(folder, about)
+            if found is not None:
+                return found
+        if self.config.latents is not None:
+            raise CheckpointError(f"{self.config.latents} was not made from these episodes with this autoencoder; leave --latents out.")
+        done = 0
+
+        def tell(frames: int) -> None:
+            nonlocal done
+            done += frames
+            self.progress("encode", done, index.frames, {})
+
+        dataset = LatentDataset.encode(index, self.model.encode, tell)
+        dataset.save(path, about)
+        return dataset
+
+    # -------------------------------------------------------------------------------------------------------------- stage 2
+
+    def fit_dynamics(self, dataset: LatentDataset) -> None:
+        """Trains denoiser and motion head, then writes the finished model."""
+        config, device = self.config, self.accelerator.device
+        trained = nn.ModuleDict({"denoiser": self.model.denoiser, "motion": self.model.motion})
+        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema)
+        stage.resume()
+
+        def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            batch = dataset.batch(self.model.config, config.batch_size, generator)
+            noise = generator
+            if device.type != "cpu":
+                batch = _to(batch, device)
+                noise = torch.Generator(device).manual_seed(generator.initial_seed())
+            with self.accelerator.autocast():
+                return self.model.loss(batch, noise)
+
+        def picture(writer: SummaryWriter, number: int) -> None:
+            from worldpack_model.evaluation import rollout_picture
+
+            with stage.averaged():
+                strip = rollout_picture(self.model, EpisodeIndex.open(config.val_data or config.data))
+                writer.add_image("rollout/real_above_imagined", strip, number, dataformats="HWC")
+                self._export(stage)
+
+        if stage.step < stage.total:
+            self.model.denoiser.train()
+            stage.run(step, picture)
+        with stage.averaged():
+            self._export(stage)
+
+    def _export(self, stage: _Stage) -> None:
+        about = {
+            "preset": self.config.preset,
+            "variant": self.config.variant,
+            "steps": stage.step,
+            "of_steps": stage.total,
+            "batch_size": self.config.batch_size,
+            "data_id": self.fingerprint,
+            "seed": self.config.seed,
+        }
+        save_model(self.model, self.config.out / "model", about)
+
+
+class _Stage:
+    """A resumable optimisation of one module."""
+
+    def __init__(self, run: _Run, name: str, number: int, module: nn.Module, total: int, rate: float, *, ema: float) -> None:
+        self.run_, self.name, self.number, self.total, self.rate, self.decay = run, name, number, total, rate, ema
+        self.module, self.step = module, 0
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        others = [p for p in module.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.99)
+        )
+        self.optimizer = run.accelerator.prepare_optimizer(optimizer)
+        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.folder = run.config.out / f"{name}-state"
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up over 200 steps (or a tenth), cosine decay to 2 %."""
+        warm = min(200, max(1, self.total // 10))
+        if step < warm:
+            return self.rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.total - warm)
+        return self.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+    def run(
+        self,
+        step: Callable[[torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]],
+        picture: Callable[[SummaryWriter, int], None],
+    ) -> None:
+        """Optimises to the end, with checkpoints, logs and pictures on the way."""
+        config, writer = self.run_.config, self.run_.writer()
+        sums: dict[str, float] = {}
+        counted, since = 0, time.monotonic()
+        parameters = list(self.module.parameters())
+        for number in range(self.step, self.total):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(number)
+            loss, numbers = step(step_generator(config.seed, self.number, number))
+            if not bool(torch.isfinite(loss)):
+                raise FloatingPointError(
+                    f"The {self.name} loss is not finite at step {number}; lower the learning rate and start from the last checkpoint."
+                )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.run_.accelerator.backward(loss)
+            self.run_.accelerator.clip_grad_norm_(parameters, 1.0)
+            self.optimizer.step()
+            self.step = number + 1
+            self._track()
+            counted += 1
+            for key, value in {"loss": loss.detach(), **numbers}.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+            if self.step % 50 == 0 or self.step == self.total:
+                means = {key: value / counted for key, value in sums.items()}
+                rate = counted / (time.monotonic() - since)
+                for key, value in {**means, "steps_per_second": rate, "learning_rate": self.learning_rate(number)}.items():
+                    writer.add_scalar(f"{self.name}/{key}", value, self.step)
+                self._log_curve(means)
+                self.run_.progress(self.name, self.step, self.total, {**means, "steps/s": rate})
+                sums, counted, since = {}, 0, time.monotonic()
+            if self.step % config.checkpoint_every == 0 or self.step == self.total:
+                self.save()
+            if config.picture_every and (self.step % config.picture_every == 0 or self.step == self.total):
+                picture(writer, self.step)
+        writer.close()
+
+    def _log_curve(self, means: dict[str, float]) -> None:
+        line = {"stage": self.name, "step": self.step, **{k: round(v, 6) for k, v in means.items()}}
+        with self.run_.curve.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @torch.no_grad()
+    def _track(self) -> None:
+        decay = min(self.decay, (1 + self.step) / (10 + self.step)) if self.decay else 0.0
+        for name, value in self.module.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def averaged(self) -> _Averaged:
+        """Context in which the module has its moving-average weights."""
+        return _Averaged(self)
+
+    def save(self) -> None:
+        """Writes everything needed to go on."""
+        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        # cloned: safetensors refuses tensors that share memory
+        files: dict[str, Any] = {"state.safetensors": {k: v.clone() for k, v in tensors.items()}}
+        write_folder(self.folder, files, {"step": self.step, "total": self.total})
+
+    def resume(self) -> int:
+        """Loads the last checkpoint if there is one; returns the step to go on from."""
+        if not self.folder.exists():
+            return 0
+        manifest = read_manifest(self.folder)
+        tensors = read_tensors(self.folder / "state.safetensors")
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        load_state(self.module, part("model."), str(self.folder))
+        self.average = {k: v.to(self.run_.accelerator.device) for k, v in part("average.").items()}
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in part("optimizer.").items():
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = value
+        full = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+        self.step = int(manifest["step"])
+        self._cut_curve()
+        log.info("Continuing %s from step %d of %d.", self.name, self.step, self.total)
+        return self.step
+
+    def _cut_curve(self) -> None:
+        """Drops logged lines after the checkpoint, which will be made again."""
+        if self.run_.curve.is_file():
+            lines = [line for line in self.run_.curve.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if (entry := json.loads(line))["stage"] != self.name or entry["step"] <= self.step]
+            self.run_.curve.write_text("".join(f"{line}\n" for line in kept))
+
+
+class _Averaged:
+    """Swaps a stage's moving-average weights in and out."""
+
+    def __init__(self, stage: _Stage) -> None:
+        self.stage = stage
+
+    def __enter__(self) -> None:
+        self.kept = {k: v.detach().clone() for k, v in self.stage.module.state_dict().items()}
+        self.stage.module.load_state_dict(self.stage.average)
+        self.stage.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.stage.module.load_state_dict(self.kept)
+        self.stage.module.train()
+
+
+def _shuffled(index: EpisodeIndex, seed: int) -> Any:
+    """The episodes in a seeded order, so that a limited number of frames comes from all tasks and worlds."""
+
+    class _Order:
+        def __iter__(self) -> Iterator[Any]:
+            order = np.random.default_rng([seed, 3]).permutation(len(index))
+            return (index[int(i)] for i in order)
+
+        def read(self, entry: Any, *, verify: bool = True) -> Any:
+            return index.read(entry, verify=verify)
+
+    return _Order()
+
+
+def _fingerprint(autoencoder: Autoencoder) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, value in sorted(autoencoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Moves a nest of named tuples of tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return type(value)(*(_to(part, device) for part in value))

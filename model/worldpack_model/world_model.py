@@ -1,0 +1,278 @@
+"""WorldPack: autoencoder, motion, memory and diffusion transformer joined into one simulator of views.
+
+Legend: B slots of a call, F context frames, C latent channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
+from worldpack_model.config import ModelConfig
+from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
+from worldpack_model.geometry import check_action, check_pose
+from worldpack_model.memory import CompressedMemory
+from worldpack_model.motion import MotionModel, advance, realised, was_blocked
+from worldpack_model.retrieval import retrieved_columns, select
+from worldpack_model.transformer import CDiT, Context
+
+
+class Batch(NamedTuple):
+    """A training batch of the dynamics: predict one frame from what came before."""
+
+    context: Context
+    query: torch.Tensor
+    """``(B, 5)`` pose of the target frame."""
+    previous: torch.Tensor
+    """``(B, 5)`` pose of the frame before it."""
+    last_motion: torch.Tensor
+    """``(B, 3)`` realised motion that led to the frame before."""
+    actions: torch.Tensor
+    """``(B, 9)`` action from the frame before to the target."""
+    view: torch.Tensor
+    """``(B, C, h, w)`` latent of the frame before, as the motion head sees it."""
+    target: torch.Tensor
+    """``(B, C, h, w)`` latent of the target."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted frame for each asked slot."""
+
+    frames: NDArray[np.uint8]
+    """``(n, H, W, 3) uint8``."""
+    poses: NDArray[np.float64]
+    """``(n, 5)`` where the model thinks the agent now is."""
+    blocked: NDArray[np.bool_]
+    """``(n,)`` whether the walk was cut short."""
+    finite: NDArray[np.bool_]
+    """``(n,)`` False where the prediction is not finite; such a frame is not remembered and shown black."""
+    retrieved: NDArray[np.int64]
+    """``(n, k)`` step numbers of the retrieved frames, best first, -1 where unused."""
+
+
+class WorldPack(nn.Module):
+    """A world model with compressed memory.
+
+    Typical use::
+
+        model = WorldPack.from_pretrained("voxel-64")
+        memory = model.new_memory(num_slots=1)
+        model.remember(memory, [0], frames, poses, actions)                 # what is known of the place
+        prediction = model.predict(memory, [0], action[None], [generator])  # and on from there, frame by frame
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.denoiser = CDiT(config)
+        self.motion = MotionModel(config.autoencoder.latent_channels, config.latent_size)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, device: str = "auto") -> WorldPack:
+        """Loads a model: the name of a shipped one (no network needed), or the folder of a checkpoint.
+
+        Args:
+            name: ``voxel-64``, a shipped variant such as ``voxel-64-recent``, or a path.
+            device: ``auto`` takes a GPU where there is one.
+
+        Raises:
+            CheckpointError: if there is no such model or its files are damaged.
+        """
+        from worldpack_model.checkpoint import load_model
+
+        return load_model(name, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.denoiser.position.device
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent."""
+        return (self.config.autoencoder.latent_channels, *self.config.latent_size)
+
+    def new_memory(self, num_slots: int) -> CompressedMemory:
+        """An empty memory for ``num_slots`` episodes at a time."""
+        return CompressedMemory(
+            self.config.memory,
+            num_slots=num_slots,
+            recent=self.config.packing.recent,
+            latent_shape=self.latent_shape,
+            device=self.device,
+        )
+
+    @torch.no_grad()
+    def encode(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """Encodes ``frames (n, H, W, 3) uint8`` to latents ``(n, C, h, w)``."""
+        height, width = self.config.frame_size
+        if frames.ndim != 4 or frames.shape[1:] != (height, width, 3) or frames.dtype != np.uint8:
+            raise ValueError(f"frames are {frames.shape} {frames.dtype}, expected (n, {height}, {width}, 3) uint8.")
+        return self.autoencoder.encode(frames_to_tensor(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)))
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
+        """Decodes latents ``(n, C, h, w)`` to frames ``(n, H, W, 3) uint8``."""
+        frames: NDArray[np.uint8] = tensor_to_frames(self.autoencoder.decode(latents)).cpu().numpy()
+        return frames
+
+    @torch.no_grad()
+    def remember(
+        self,
+        memory: CompressedMemory,
+        slots: Sequence[int],
+        frames: NDArray[np.uint8],
+        poses: NDArray[np.float64],
+        actions: NDArray[np.float32] | None = None,
+        *,
+        real: bool = True,
+    ) -> None:
+        """Appends known frames to ``slots``.
+
+        Args:
+            memory: from :meth:`new_memory`.
+            slots: n slots.
+            frames: ``(n, k, H, W, 3) uint8``, k >= 1.
+            poses: ``(n, k, 5)`` their poses.
+            actions: ``(n, k - 1, 9)`` between them; only checked, since motion is read off the poses.
+            real: whether an engine showed them (a real frame is the better memory).
+
+        Raises:
+            ValueError: if shapes do not fit.
+        """
+        frames, poses = np.asarray(frames), check_pose(poses, "poses")
+        if frames.ndim != 5 or poses.shape != (*frames.shape[:2], 5) or frames.shape[0] != len(slots) or frames.shape[1] < 1:
+            raise ValueError(
+                f"frames {frames.shape} and poses {poses.shape} do not fit {len(slots)} slots; expected (n, k, H, W, 3) and (n, k, 5)."
+            )
+        if actions is not None and np.asarray(actions).shape != (frames.shape[0], frames.shape[1] - 1, 9):
+            raise ValueError(f"actions are {np.asarray(actions).shape}, expected {(frames.shape[0], frames.shape[1] - 1, 9)}.")
+        n, k = frames.shape[:2]
+        latents = self.encode(frames.reshape(n * k, *frames.shape[2:])).reshape(n, k, *self.latent_shape)
+        known = torch.from_numpy(poses).to(self.device)
+        index = torch.as_tensor(list(slots), device=self.device)
+        for i in range(k):
+            motion = torch.zeros((n, 3), dtype=torch.float64, device=self.device)
+            if i:
+                motion = realised(known[:, i - 1], known[:, i])
+            elif bool((memory.length[index] > 0).all()):
+                motion = realised(memory.poses[index, memory.newest_column(slots)], known[:, 0])
+            memory.append(slots, latents[:, i], known[:, i], motion, imagined=not real)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        memory: CompressedMemory,
+        slots: Sequence[int],
+        actions: NDArray[np.float32],
+        generators: Sequence[torch.Generator],
+        *,
+        evaluations: int | None = None,
+        poses: NDArray[np.float64] | None = None,
+    ) -> Prediction:
+        """Predicts the next frame of each of ``slots`` and remembers it.
+
+        Args:
+            memory: from :meth:`new_memory`, with at least one frame in each slot.
+            slots: n slots.
+            actions: ``(n, 9)`` actions in the project's units.
+            generators: one for each slot: all that is random in a slot comes from its own.
+            evaluations: network evaluations; None takes the model's default.
+            poses: ``(n, 5)`` poses of the frames to predict where they are known (evaluation along recorded poses); None lets the model move.
+        """
+        act = check_action(actions, "actions")
+        if act.shape != (len(slots), 9) or len(generators) != len(slots):
+            raise ValueError(f"{len(slots)} slots need actions ({len(slots)}, 9) and as many generators; got {act.shape}, {len(generators)}.")
+        action = torch.from_numpy(act).to(self.device)
+        index = torch.as_tensor(list(slots), device=self.device)
+        newest = memory.newest_column(slots)
+        here, view = memory.poses[index, newest], memory.latents[index, newest].float()
+        moved = self.motion(view, action, memory.motion[index].float(), here)
+        if poses is None:
+            query = advance(here, action, moved.local)
+            blocked = moved.blocked
+        else:
+            query = torch.from_numpy(check_pose(poses, "poses")).to(self.device)
+            blocked = was_blocked(action, realised(here, query).float())
+        local = realised(here, query)
+
+        columns = memory.columns_in_use(slots)
+        steps, imagined = memory.steps[index, :columns], memory.imagined[index, :columns]
+        chosen = select(
+            self.config.packing,
+            self.config.retrieval,
+            query=query,
+            poses=memory.poses[index, :columns],
+            steps=steps,
+            imagined=imagined,
+        )
+        row = index[:, None]
+        chosen_steps = steps.gather(1, chosen.indices)
+        context = Context(
+            latents=memory.latents[row, chosen.indices].float(),
+            poses=memory.poses[row, chosen.indices],
+            ages=memory.length[index, None] - chosen_steps,
+            imagined=imagined.gather(1, chosen.indices),
+            used=chosen.used,
+        )
+        noise = draw_noise(self.latent_shape, generators, self.device)
+        latents = self.imagine(context, query, action, local.float(), noise, evaluations or self.config.diffusion.evaluations)
+        finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
+        frames = self.decode(torch.where(finite[:, None, None, None], latents, 0.0))
+        good = finite.nonzero()[:, 0].tolist()
+        frames[(~finite).cpu().numpy()] = 0
+        if good:
+            memory.append([slots[i] for i in good], latents[good], query[good], local[good], imagined=True)
+        ranks = retrieved_columns(self.config.packing)
+        retrieved = torch.where(chosen.used, chosen_steps, -1)[:, ranks]
+        return Prediction(
+            frames, query.cpu().numpy(), blocked.cpu().numpy(), finite.cpu().numpy(), retrieved.cpu().numpy()
+        )
+
+    def imagine(
+        self,
+        context: Context,
+        query: torch.Tensor,
+        actions: torch.Tensor,
+        local: torch.Tensor,
+        noise: torch.Tensor,
+        evaluations: int,
+    ) -> torch.Tensor:
+        """Samples latents ``(B, C, h, w)`` at poses ``query (B, 5)`` from a context and unit ``noise (B, C, h, w)``."""
+        packed = self.denoiser.prepare(context, query)
+        motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
+        return sample(lambda z, level: self.denoiser(z, level, actions, motion, packed), noise, evaluations=evaluations)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Training loss of denoiser and motion head on one batch.
+
+        The denoiser's part is the mean square error of the predicted clean latent (unit variance, so 1.0 is knowing nothing).
+
+        Returns:
+            The loss and a dict of detached scalars to log.
+        """
+        clean = batch.target
+        level = sample_levels(len(clean), self.config.diffusion, generator, clean.device)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        local = realised(batch.previous, batch.query).to(clean.dtype)
+        packed = self.denoiser.prepare(batch.context, batch.query)
+        motion = torch.cat([local, batch.query[:, 4:5].to(clean.dtype)], dim=-1)
+        predicted = self.denoiser(add_noise(clean, noise, level), level, batch.actions, motion, packed)
+        error = (predicted - clean).square().flatten(1).mean(1)
+        motion_loss, motion_error = self.motion.loss(batch.view, batch.actions, batch.last_motion.to(clean.dtype), batch.previous, local)
+        pure = level >= 1
+        logs = {
+            "x_mse": error.detach().mean(),
+            "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean(),
+            "motion_error_blocks": motion_error,
+        }
+        return error.mean() + motion_loss, logs

@@ -1,0 +1,317 @@
+"""The scripted explorers and the recording of many episodes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+from recorder_world import RecorderWorld, make_fake
+from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, read_episode, write_episode
+from worldpack_model.geometry import DPITCH, DYAW, KEYS, wrap_degrees
+
+from worldpack_env import recorder
+from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, Style, record, record_episode
+from worldpack_env.worlds import Surface, WorldView
+
+TASKS = [("ABA", 5), ("ABA", 15), ("ABA", 30), ("ABA", 50), ("ABCA", 5), ("ABCA", 15), ("ABCA", 30), ("ABCA", 50), ("explore", 0), ("bump", 0)]
+
+
+def rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
+
+
+def fast(world: Any = None, task: str = "ABA", nav_range: int = 5, seed: int = 0) -> Episode:
+    return record_episode(world or RecorderWorld(), seed=seed, task=task, nav_range=nav_range, rng=rng(seed, nav_range), explore_steps=60)
+
+
+def check(episode: Episode, task: str, nav_range: int) -> None:
+    """What holds for every recorded episode."""
+    turns = episode.actions[:, DYAW]
+    assert np.abs(turns).max() <= 45.0 and np.abs(episode.actions[:, DPITCH]).max() <= 45.0
+    assert np.isin(episode.actions[:, : len(KEYS)], (0, 1)).all()
+    assert not episode.actions[:, [KEYS.index("sprint"), KEYS.index("sneak")]].any()
+    assert np.abs(episode.poses[:, 4]).max() <= 30.0 + 1e-6
+    # The camera turn of action t shows in pose t + 1.
+    assert np.abs(wrap_degrees(np.diff(episode.poses[:, 3]) - turns)).max() < 1e-3
+    a = episode.waypoints[0]
+    np.testing.assert_allclose(episode.poses[0, :3], a)
+    if task not in ("ABA", "ABCA"):
+        assert episode.turn_index is None and set(episode.phases) == {task} and episode.nav_range == 0 and len(episode.waypoints) == 1
+        return
+    legs = ["look", "out", "back", "close"] if task == "ABA" else ["look", "out", "out2", "back", "close"]
+    order = [p for i, p in enumerate(episode.phases) if i == 0 or episode.phases[i - 1] != p]
+    assert order == legs and len(episode.waypoints) == len(legs) - 2
+    assert episode.turn_index == episode.phases.index("back")
+    assert episode.phases.count("look") == 17 and episode.phases.count("close") == 16
+    for goal, phase in zip(episode.waypoints[1:], ("out", "out2"), strict=False):
+        assert 0.8 * nav_range <= np.abs(goal - a)[[0, 2]].max() <= nav_range and abs(goal[1] - a[1]) <= 10
+        arrived = len(episode) - 1 - episode.phases[::-1].index(phase)
+        assert np.hypot(*(episode.poses[arrived, :3] - goal)[[0, 2]]) <= 1.0
+    last = episode.phases.index("close") - 1
+    assert np.hypot(*(episode.poses[last, :3] - a)[[0, 2]]) <= 0.75
+    look = episode.actions[:16]
+    assert not look[:, : len(KEYS)].any() and (np.abs(look[:, DYAW]) == 22.5).all() and abs(look[:, DYAW].sum()) == 360
+
+
+@pytest.mark.parametrize(("task", "nav_range"), TASKS)
+def test_every_task_in_the_fake_world(task: str, nav_range: int) -> None:
+    for seed in range(2):
+        check(fast(task=task, nav_range=nav_range, seed=seed), task, nav_range)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("worldpack_env.worlds.voxel") is None, reason="the voxel world is not there")
+@pytest.mark.parametrize(("task", "nav_range"), TASKS)
+def test_every_task_in_the_voxel_world(task: str, nav_range: int) -> None:
+    from worldpack_env.worlds import make_world
+
+    world = make_world("voxel", frame_size=(16, 16))
+    try:
+        recorded = 0
+        for seed in range(3):
+            try:
+                episode = fast(world, task, nav_range, seed)
+            except CannotLayTask:
+                continue
+            check(episode, task, nav_range)
+            recorded += 1
+        assert recorded >= 2
+    finally:
+        world.close()
+
+
+def test_action_t_leads_to_frame_t_plus_1_also_on_disk(tmp_path: Path) -> None:
+    """The world paints its step number into the picture; the world replays the actions to the same pictures and poses."""
+    episode = fast(task="explore", seed=4)
+    back = read_episode(write_episode(tmp_path, episode))
+    painted = back.frames[:, 0, 0, 0].astype(int) * 256 + back.frames[:, 0, 0, 1]
+    np.testing.assert_array_equal(painted, np.arange(len(back)))
+    world = RecorderWorld()
+    world.reset(4, back.poses[0])
+    for t, action in enumerate(back.actions):
+        view = world.step(action)
+        np.testing.assert_array_equal(view.frame, back.frames[t + 1])
+        np.testing.assert_allclose(view.pose, back.poses[t + 1], atol=1e-9)
+        assert back.blocked is not None and view.blocked == back.blocked[t]
+
+
+def test_same_chance_same_episode() -> None:
+    a, b = fast(task="ABCA", nav_range=15, seed=1), fast(task="ABCA", nav_range=15, seed=1)
+    np.testing.assert_array_equal(a.poses, b.poses)
+    np.testing.assert_array_equal(a.frames, b.frames)
+
+
+def test_turning_varies() -> None:
+    styles = [Style.draw(rng(i)) for i in range(60)]
+    assert {s.stepped for s in styles} == {s.walk_while_turning for s in styles} == {True, False}
+    assert {s.direction for s in styles} == {-1, 1} and max(s.max_turn for s in styles) > 40
+    stepped = continuous = 0
+    for seed in range(12):
+        turns = np.abs(fast(task="ABA", nav_range=15, seed=seed).actions[16:-16, DYAW])
+        only = set(turns[turns > 0].tolist()) <= {22.5}
+        stepped, continuous = stepped + only, continuous + (not only)
+    assert stepped >= 2 and continuous >= 2
+
+
+def test_explore_does_everything() -> None:
+    actions = np.concatenate([fast(task="explore", seed=s).actions for s in range(30)])
+    for key in ("forward", "back", "left", "right", "jump"):
+        assert 0.01 < actions[:, KEYS.index(key)].mean() < 0.95, key
+    assert (actions[:, DPITCH] != 0).mean() > 0.005
+
+
+def test_bump_bumps() -> None:
+    share = [np.mean(fast(task="bump", seed=s).blocked) for s in range(6)]
+    assert np.mean(share) > 0.2 > np.mean([np.mean(fast(task="explore", seed=s).blocked) for s in range(6)])
+
+
+def test_loops_stay_clear_of_walls() -> None:
+    assert np.mean([np.mean(fast(task="ABA", nav_range=30, seed=s).blocked) for s in range(6)]) < 0.1
+
+
+class Nowhere(RecorderWorld):
+    """A world of one pillar."""
+
+    def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
+        view = super().reset(seed, pose)
+        self._surface = Surface(self._surface.heights, np.zeros_like(self._surface.walkable), self._surface.origin)
+        return view
+
+
+class Glue(RecorderWorld):
+    """A world where nobody moves."""
+
+    def step(self, action: ArrayLike) -> WorldView:
+        turn_only = np.array(action, np.float32)
+        turn_only[: len(KEYS)] = 0
+        return super().step(turn_only)
+
+
+@pytest.mark.parametrize("world", [Nowhere, Glue])
+def test_a_world_without_room_is_told(world: type[RecorderWorld]) -> None:
+    with pytest.raises(CannotLayTask, match="no place for ABA with range 5.*another seed"):
+        fast(world())
+
+
+def test_wrong_tasks() -> None:
+    with pytest.raises(ValueError, match="no scripted task"):
+        fast(task="ABBA")
+    with pytest.raises(ValueError, match="positive nav_range"):
+        fast(nav_range=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- record()
+
+SMALL = {"ABA-5": 1.0, "explore": 1.0, "bump": 1.0}
+
+
+def config(out: Path, **changes: Any) -> RecordConfig:
+    return replace(RecordConfig(out=out, episodes=6, world="fake", mix=SMALL, frame_size=16, explore_steps=12, workers=1), **changes)
+
+
+def run(settings: RecordConfig, **options: Any) -> EpisodeIndex:
+    return record(settings, factory=options.pop("factory", make_fake), progress=False, **options)
+
+
+def hashes(root: Path) -> dict[str, str]:
+    return {p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()}
+
+
+def test_parallel_is_serial_is_interrupted(tmp_path: Path) -> None:
+    serial = run(config(tmp_path / "a"))
+    serial.verify()
+    run(config(tmp_path / "b", workers=2))
+    run(config(tmp_path / "c", episodes=2))
+    run(config(tmp_path / "c"))
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b") == hashes(tmp_path / "c")
+    assert len(serial) == 6 and {e.seed for e in serial} == set(range(6)) and {e.task for e in serial} <= {"ABA", "explore", "bump"}
+
+
+def test_splits_and_seeds(tmp_path: Path) -> None:
+    index = run(config(tmp_path, split="val", seed=40, episodes=3))
+    assert {e.seed for e in index} == {900_040, 900_041, 900_042} and len(index.filter(split="val")) == 3
+    other = run(config(tmp_path / "train", seed=40, episodes=3))
+    assert {e.json_sha256 for e in other}.isdisjoint(e.json_sha256 for e in index)
+
+
+def test_resume_records_only_what_is_missing_or_damaged(tmp_path: Path) -> None:
+    first = run(config(tmp_path))
+    before = hashes(tmp_path)
+    (tmp_path / first[0].path).unlink()
+    damaged = (tmp_path / first[1].path).with_suffix(".avi")
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    (damaged.parent / ".000001.12.avi").write_bytes(b"half")
+    kept = tmp_path / first[2].path
+    stamp = kept.stat().st_mtime_ns
+    run(config(tmp_path)).verify()
+    assert hashes(tmp_path) == before and kept.stat().st_mtime_ns == stamp
+
+
+def test_other_settings_in_the_same_folder(tmp_path: Path) -> None:
+    run(config(tmp_path, episodes=1))
+    for change in ({"seed": 5}, {"split": "test"}, {"frame_size": 32}, {"mix": {"ABA-5": 1.0}}, {"explore_steps": 9}, {"world": "other"}):
+        with pytest.raises(RecordError, match=f"other settings.*{next(iter(change))} is .* record into another folder"):
+            run(config(tmp_path, episodes=1, **change))
+    run(config(tmp_path, episodes=2, workers=2))
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(RecordError, match=r"recipe\.json is not a recipe"):
+        run(config(tmp_path))
+    (tmp_path / "recipe.json").unlink()
+    with pytest.raises(RecordError, match="holds episodes but no"):
+        run(config(tmp_path))
+
+
+def test_recipe_says_how_it_was_made(tmp_path: Path) -> None:
+    run(config(tmp_path, episodes=1))
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    assert recipe["config"]["split"] == "train" and recipe["config"]["mix"] == SMALL and recipe["versions"]["numpy"] == np.__version__
+
+
+def test_a_world_without_room_goes_to_the_next_seed(tmp_path: Path) -> None:
+    class Odd(RecorderWorld):
+        def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
+            view = super().reset(seed, pose)
+            if seed % 2 == 0:
+                self._surface.walkable[:] = False
+            return view
+
+    def factory(name: str, *, frame_size: tuple[int, int]) -> RecorderWorld:
+        return Odd(frame_size)
+
+    assert {e.seed for e in run(config(tmp_path, episodes=4), factory=factory)} == {1, 3}
+
+
+def test_no_world_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_SEEDS_TRIED", 2)
+    with pytest.raises(RecordError, match="fits in none of 2 worlds"):
+        run(config(tmp_path), factory=lambda name, frame_size: Nowhere(frame_size))
+    assert not (tmp_path / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"episodes": 0}, "episodes"),
+        ({"workers": 0}, "workers"),
+        ({"frame_size": 15}, "frame_size"),
+        ({"split": "dev"}, "split"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 899_999}, "seed"),
+        ({"mix": {}}, "mix"),
+        ({"mix": {"ABA-5": -1.0}}, "mix"),
+        ({"mix": {"ABBA-5": 1.0}}, "ABBA"),
+        ({"mix": {"ABA": 1.0}}, "ABA-RANGE"),
+        ({"mix": {"explore-5": 1.0}}, "explore-5"),
+    ],
+)
+def test_settings_out_of_bounds(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(tmp_path, **change)
+
+
+def test_default_mix_is_recordable(tmp_path: Path) -> None:
+    assert set(RecordConfig(out=tmp_path).mix) == {f"{t}-{r}" if r else t for t, r in TASKS}
+    assert all(len(SPLITS[s]) >= 50_000 for s in SPLITS)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signal.Signals) -> None:
+    out = tmp_path / "run"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom recorder_world import make_fake\nfrom worldpack_env.recorder import RecordConfig, record\n"
+        f"if __name__ == '__main__':\n    record(RecordConfig(out=Path({str(out)!r}), episodes=3000, world='fake', mix={SMALL}, frame_size=16,"
+        " explore_steps=12, workers=2), factory=make_fake, progress=False)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("*/*/*/0*.json"))) < 5:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(sign)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.wait()
+    time.sleep(1.0)  # workers of a killed parent end by themselves
+    index = EpisodeIndex.build(out)
+    assert len(index) >= 5
+    index.verify()
+    done = len(index)
+    again = run(RecordConfig(out=out, episodes=done + 1, world="fake", mix=SMALL, frame_size=16, explore_steps=12, workers=1))
+    assert len(again) >= done + 1 - 4  # numbers in flight may leave gaps below the last one, which are now filled
+    again.verify()

@@ -1,0 +1,338 @@
+"""Plays episodes in the slots of a simulator: the one episode loop, under the single and the vector environment.
+
+A :class:`Rollout` joins a simulator, a task, a bank of starts, and the goal's part of the observation. It knows no autoreset and owns no
+randomness: whoever drives it passes one generator for each slot that begins. Because both environments draw through :func:`draw_episode`
+and begin through :meth:`Rollout.begin`, slot ``i`` of a vector environment seeded ``s`` plays what a single one seeded ``s + i`` plays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from worldpack_env.goals import GoalView
+from worldpack_env.rendering import History
+from worldpack_env.simulator import Simulator, Views
+from worldpack_env.starts import Start, StartBank
+from worldpack_env.tasks import Task, TaskState, spl
+
+LOGGER = logging.getLogger(__name__)
+
+FAILURES_TOLERATED: Final = 20
+"""Failed slots before their share is looked at."""
+FAILURE_SHARE: Final = 0.5
+"""A greater share of failed episodes than this is an error: no agent can learn from such a simulator."""
+
+Observation = dict[str, NDArray[Any]]
+
+
+class SimulatorFailure(RuntimeError):
+    """So many episodes were lost to failed predictions that going on makes no sense."""
+
+
+class Outcome(NamedTuple):
+    """What one step gave, for the ``n`` slots that stepped."""
+
+    reward: NDArray[np.float64]
+    """``(n,)``."""
+    terminated: NDArray[np.bool_]
+    """``(n,)`` the task is over."""
+    truncated: NDArray[np.bool_]
+    """``(n,)`` the time is over, or the simulator lost the slot."""
+
+
+@dataclass(frozen=True)
+class RolloutSnapshot:
+    """A copy of some slots of a rollout; opaque to users."""
+
+    simulator: Any
+    arrays: dict[str, NDArray[Any]]
+    state: TaskState
+    starts: tuple[Start, ...]
+    histories: tuple[History, ...] | None
+
+
+def draw_episode(rng: np.random.Generator, count: int) -> tuple[int, int]:
+    """Draws what a new episode is made of: (number of its start, seed of everything random in it).
+
+    Both are drawn even where a start is given, so that giving one does not shift the stream.
+    """
+    return int(rng.integers(count)), int(rng.integers(2**63 - 1))
+
+
+class Rollout:
+    """Episodes in the slots of a simulator; see the module's text."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        task: Task,
+        bank: StartBank,
+        *,
+        goal_obs: str = "compass",
+        max_episode_steps: int,
+        keep_history: bool = False,
+    ) -> None:
+        """Joins the parts.
+
+        Args:
+            simulator: shows the worlds; closed with the rollout.
+            task: goals and rewards.
+            bank: where episodes begin.
+            goal_obs: ``compass``, ``vector``, ``image`` or ``none``.
+            max_episode_steps: env steps after which an episode is truncated.
+            keep_history: keep the shown frames of the running episodes, for pictures.
+
+        Raises:
+            ValueError: if the parts do not fit.
+        """
+        if max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps is {max_episode_steps}, expected at least 1.")
+        self.simulator, self.task, self.max_episode_steps = simulator, task, int(max_episode_steps)
+        self.num_slots = simulator.num_slots
+        self.goal = GoalView(goal_obs, simulator.frame_size)
+        self.set_bank(bank)
+        height, width = simulator.frame_size
+        self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (height, width, 3), np.uint8), **self.goal.spaces})
+        n = self.num_slots
+        self._now: dict[str, NDArray[Any]] = {
+            "image": np.zeros((n, height, width, 3), np.uint8),
+            "pose": np.zeros((n, 5)),
+            "blocked": np.zeros(n, np.bool_),
+            "failed": np.zeros(n, np.bool_),
+            "success": np.zeros(n, np.bool_),
+            "walked": np.zeros(n),
+            "elapsed": np.zeros(n, np.int64),
+            "start_index": np.full(n, -1, np.int64),
+            "shortest": np.zeros(n),
+        }
+        self._state: TaskState | None = None
+        self._starts: list[Start | None] = [None] * n
+        self._histories: list[History | None] | None = [None] * n if keep_history else None
+        self._episodes = self._failures = 0
+
+    def set_bank(self, bank: StartBank) -> None:
+        """Takes the starts of new episodes from ``bank`` from now on; running episodes go on.
+
+        Raises:
+            ValueError: if the bank is for another task or frame size.
+        """
+        if bank.loop != self.task.loop:
+            raise ValueError(f"The starts are for the loop {bank.loop}, the task is {self.task.loop}; build them with loop={self.task.loop!r}.")
+        if tuple(bank.frame_size) != tuple(self.simulator.frame_size):
+            raise ValueError(
+                f"The starts have frames of {bank.frame_size} pixels, the simulator of {self.simulator.frame_size}; build them with that frame_size."
+            )
+        self.bank = bank
+
+    # ------------------------------------------------------------------------------------------------------------------ playing
+
+    def begin(
+        self, slots: Sequence[int], rngs: Sequence[np.random.Generator], forced: Mapping[int, int | Start] | None = None
+    ) -> None:
+        """Begins a new episode in each of ``slots``.
+
+        Args:
+            slots: which slots, without repetition.
+            rngs: one generator for each; moves on by one draw of :func:`draw_episode`.
+            forced: slot -> start or number of the start it shall begin at.
+
+        Raises:
+            ValueError: if a forced start does not fit.
+        """
+        forced = forced or {}
+        chosen: list[Start] = []
+        indices, seeds = [], []
+        for slot, rng in zip(slots, rngs, strict=True):
+            index, seed = draw_episode(rng, len(self.bank))
+            given = forced.get(slot, index)
+            if isinstance(given, Start):
+                if given.frame_size != tuple(self.simulator.frame_size):
+                    raise ValueError(f"The start has frames of {given.frame_size} pixels, expected {self.simulator.frame_size}.")
+                chosen.append(given)
+                indices.append(-1)
+            else:
+                chosen.append(self.bank[given])
+                indices.append(given)
+            seeds.append(seed)
+        state = self.task.begin(chosen)
+        views = self.simulator.start(slots, chosen, seeds)
+        rows = list(slots)
+        now = self._now
+        if "retrieved" not in now:
+            now["retrieved"] = np.full((self.num_slots, views.retrieved.shape[1]), -1, np.int64)
+        self._show(rows, views)
+        now["success"][rows], now["walked"][rows], now["elapsed"][rows] = False, 0.0, 0
+        now["start_index"][rows], now["shortest"][rows] = indices, [start.shortest for start in chosen]
+        if self._state is None:
+            first = np.zeros((self.num_slots, *state.goals.shape[1:]))
+            self._state = TaskState(first, np.zeros(self.num_slots, np.int64), np.zeros(self.num_slots))
+        self._state.put(rows, state)
+        for i, slot in enumerate(rows):
+            self._starts[slot] = chosen[i]
+            if self._histories is not None:
+                self._histories[slot] = History.begin(chosen[i], now["image"][slot])
+        self._episodes += len(rows)
+
+    def advance(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Outcome:
+        """Steps ``slots`` with action vectors ``(n, 9)``.
+
+        Raises:
+            SimulatorFailure: if too large a share of all episodes was lost to failed predictions.
+        """
+        assert self._state is not None, "begin() comes before advance()"
+        rows = list(slots)
+        now = self._now
+        before = now["pose"][rows]
+        self._show(rows, self.simulator.step(slots, actions))
+        poses = now["pose"][rows]
+        state, step = self.task.step(self._state.take(rows), poses)
+        self._state.put(rows, state)
+        now["success"][rows] = step.success
+        now["walked"][rows] += np.hypot(poses[:, 0] - before[:, 0], poses[:, 2] - before[:, 2])
+        now["elapsed"][rows] += 1
+        if self._histories is not None:
+            for slot in rows:
+                history = self._histories[slot]
+                assert history is not None
+                history.add(now["image"][slot], now["pose"][slot])
+        failed = now["failed"][rows]
+        if failed.any():
+            self._count_failures([rows[i] for i in np.flatnonzero(failed)])
+        # A lost slot shows its last good frame and pose, so the task sees an agent that stood still.
+        truncated = ((now["elapsed"][rows] >= self.max_episode_steps) & ~step.terminated) | failed
+        return Outcome(step.reward, step.terminated, truncated)
+
+    def _show(self, rows: list[int], views: Views) -> None:
+        now = self._now
+        now["image"][rows], now["pose"][rows], now["blocked"][rows] = views.frames, views.poses, views.blocked
+        now["failed"][rows], now["retrieved"][rows] = views.failed, views.retrieved
+
+    def _count_failures(self, slots: list[int]) -> None:
+        self._failures += len(slots)
+        LOGGER.warning(
+            "The simulator lost slots %s (prediction not finite); %d of %d episodes so far.", slots, self._failures, self._episodes
+        )
+        if self._failures >= FAILURES_TOLERATED and self._failures > FAILURE_SHARE * self._episodes:
+            raise SimulatorFailure(
+                f"{self._failures} of {self._episodes} episodes were lost to predictions that are not finite; "
+                "check the world model (`worldpack eval-model`) before training in it."
+            )
+
+    # ------------------------------------------------------------------------------------------------------------------ showing
+
+    def observe(self, slots: Sequence[int]) -> Observation:
+        """Observation of ``slots``, as new arrays with a leading axis n."""
+        assert self._state is not None, "begin() comes before observe()"
+        rows = list(slots)
+        starts = [self._start(slot) for slot in rows]
+        goal = self.goal.observe(self._state.take(rows), self._now["pose"][rows], starts)
+        return {"image": self._now["image"][rows], **goal}
+
+    def info(self, slots: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Facts about ``slots``, as new arrays with a leading axis n.
+
+        ``pose`` (n, 5); ``blocked``; ``is_success``; ``distance`` to the current goal in blocks over ground; ``subgoal``, the number of goals
+        reached (in order; a ``turn`` start counts the outbound ones); ``path_length`` walked so far and ``shortest`` way in blocks; ``spl``;
+        ``retrieved`` (n, k), step numbers of the remembered frames behind the picture, -1 unused; ``start_index``, -1 for a given start.
+        """
+        assert self._state is not None, "begin() comes before info()"
+        rows = list(slots)
+        now, state = self._now, self._state
+        success, shortest, walked = now["success"][rows], now["shortest"][rows], now["walked"][rows]
+        return {
+            "pose": now["pose"][rows],
+            "blocked": now["blocked"][rows],
+            "is_success": success,
+            "distance": state.distance[rows],
+            "subgoal": state.subgoal[rows],
+            "path_length": walked,
+            "shortest": shortest,
+            "spl": spl(success, shortest, walked),
+            "retrieved": now["retrieved"][rows],
+            "start_index": now["start_index"][rows],
+        }
+
+    def failed(self, slots: Sequence[int]) -> NDArray[np.bool_]:
+        """``(n,)`` True where the simulator lost the slot in its last step."""
+        lost: NDArray[np.bool_] = self._now["failed"][list(slots)]
+        return lost
+
+    def picture(self, slot: int) -> NDArray[np.uint8]:
+        """The rendered picture ``(h, w, 3) uint8`` of a slot; needs ``keep_history``."""
+        from worldpack_env.rendering import compose
+
+        assert self._state is not None and self._histories is not None, "pictures need begin() and keep_history"
+        history, now, state = self._histories[slot], self._now, self._state.take([slot])
+        assert history is not None
+        return compose(
+            frame=now["image"][slot],
+            pose=now["pose"][slot],
+            history=history,
+            start=self._start(slot),
+            subgoal=int(state.subgoal[0]),
+            distance=float(state.distance[0]),
+            retrieved=now["retrieved"][slot],
+            title=self.task.name,
+            step=int(now["elapsed"][slot]),
+            limit=self.max_episode_steps,
+        )
+
+    def _start(self, slot: int) -> Start:
+        start = self._starts[slot]
+        assert start is not None, "begin() comes first"
+        return start
+
+    # ------------------------------------------------------------------------------------------------------------------ branching
+
+    def snapshot(self, slots: Sequence[int]) -> RolloutSnapshot:
+        """A copy of everything that decides the future of ``slots``.
+
+        Raises:
+            NotImplementedError: where the simulator cannot do it.
+        """
+        assert self._state is not None, "begin() comes before snapshot()"
+        rows = list(slots)
+        histories = None if self._histories is None else tuple(_some(self._histories[slot]).copy() for slot in rows)
+        return RolloutSnapshot(
+            simulator=self.simulator.snapshot(slots),
+            arrays={name: array[rows] for name, array in self._now.items()},
+            state=self._state.take(rows),
+            starts=tuple(self._start(slot) for slot in rows),
+            histories=histories,
+        )
+
+    def restore(self, slots: Sequence[int], snapshot: RolloutSnapshot) -> None:
+        """Puts a snapshot of as many slots back, also into other slots.
+
+        Raises:
+            ValueError: if the snapshot is of another number of slots.
+            NotImplementedError: where the simulator cannot do it.
+        """
+        rows = list(slots)
+        if len(rows) != len(snapshot.starts):
+            raise ValueError(f"The snapshot holds {len(snapshot.starts)} slots, {len(rows)} were asked for.")
+        assert self._state is not None, "begin() comes before restore()"
+        self.simulator.restore(slots, snapshot.simulator)
+        for name, array in snapshot.arrays.items():
+            self._now[name][rows] = array
+        self._state.put(rows, snapshot.state)
+        for i, slot in enumerate(rows):
+            self._starts[slot] = snapshot.starts[i]
+            if self._histories is not None and snapshot.histories is not None:
+                self._histories[slot] = snapshot.histories[i].copy()
+
+    def close(self) -> None:
+        """Closes the simulator; may be called twice."""
+        self.simulator.close()
+
+
+def _some(history: History | None) -> History:
+    assert history is not None, "begin() comes first"
+    return history

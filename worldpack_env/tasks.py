@@ -1,0 +1,214 @@
+"""What an episode is for: goals to visit in order, rewards, success. Poses are all a task ever sees.
+
+Tasks are pure and batched: a :class:`TaskState` holds one row for each slot, ``step`` takes rows and poses and returns new rows. The imagined
+and the real environment run the same task, so a reward means the same in both.
+
+Reward of one step, in reward units::
+
+    0.1 * (blocks that the distance to the current goal shrank) + 1.0 (if that goal was reached) - 0.01
+
+A goal is reached within ``radius`` blocks of it over ground (height is ignored). The episode terminates when the last one is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from worldpack_model.config import lookup
+from worldpack_model.geometry import TICKS_PER_STEP, WALK_BLOCKS_PER_TICK
+
+from worldpack_env.starts import Start
+
+GOAL_RADIUS: Final = 2.0
+"""Blocks over ground within which a goal counts as reached."""
+PROGRESS_REWARD: Final = 0.1
+"""Per block that the distance to the current goal shrank."""
+ARRIVAL_REWARD: Final = 1.0
+"""For each goal reached."""
+STEP_REWARD: Final = -0.01
+"""For each step."""
+LOOP_RANGES: Final = {"AB": 1, "ABA": 2, "ABCA": 4}
+"""Length of each loop in navigation ranges, at most: B and C both lie within one range of A, so they can be two apart."""
+
+
+@dataclass
+class TaskState:
+    """Where ``n`` episodes stand; row i is one of them."""
+
+    goals: NDArray[np.float64]
+    """``(n, g, 3)`` feet positions to visit, in order, in blocks."""
+    subgoal: NDArray[np.int64]
+    """``(n,)`` index of the current goal; g when all are reached."""
+    distance: NDArray[np.float64]
+    """``(n,)`` blocks over ground to the current (or else the last) goal."""
+
+    def take(self, rows: Sequence[int]) -> TaskState:
+        """A copy of some rows."""
+        index = list(rows)
+        return TaskState(self.goals[index], self.subgoal[index], self.distance[index])
+
+    def put(self, rows: Sequence[int], other: TaskState) -> None:
+        """Overwrites some rows."""
+        index = list(rows)
+        self.goals[index], self.subgoal[index], self.distance[index] = other.goals, other.subgoal, other.distance
+
+    def target(self) -> NDArray[np.float64]:
+        """``(n, 3)`` position of the current goal, the last one when all are reached."""
+        current: NDArray[np.float64] = self.goals[np.arange(len(self.goals)), np.minimum(self.subgoal, self.goals.shape[1] - 1)]
+        return current
+
+
+@dataclass(frozen=True)
+class TaskStep:
+    """What one step meant, for ``n`` episodes."""
+
+    reward: NDArray[np.float64]
+    """``(n,)``."""
+    terminated: NDArray[np.bool_]
+    """``(n,)`` True where the task is over."""
+    success: NDArray[np.bool_]
+    """``(n,)`` True where all goals are reached."""
+
+
+class Task(Protocol):
+    """Goals and rewards; see the module's text."""
+
+    name: str
+    """For people and file names."""
+    loop: str
+    """The waypoints in order of visit, A first: ``AB``, ``ABA`` or ``ABCA``."""
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start."""
+
+    def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
+        """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
+
+
+class LoopNav:
+    """Visit the goals in order: A -> B -> A, or A -> B -> C -> A (LoopNav's navigation loops).
+
+    From a ``turn`` start the outbound goals were visited in the context frames, so only the way home is left to walk.
+    """
+
+    def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS) -> None:
+        """Makes the task.
+
+        Args:
+            loop: ``ABA`` or ``ABCA`` (``AB`` is :class:`GoTo`).
+            radius: blocks over ground within which a goal counts as reached.
+
+        Raises:
+            ValueError: if there is no such loop or the radius is not positive.
+        """
+        lookup(LOOP_RANGES, loop, "loop")
+        if not radius > 0:
+            raise ValueError(f"radius is {radius}, expected a positive number of blocks.")
+        self.name, self.loop, self.radius = f"loop-{loop}", loop, radius
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start.
+
+        Raises:
+            ValueError: if a start is for another loop.
+        """
+        for start in starts:
+            if len(start.waypoints) != len(self.loop):
+                raise ValueError(
+                    f"The start has {len(start.waypoints)} waypoints, the loop {self.loop} needs {len(self.loop)}; "
+                    f"build the starts with loop={self.loop!r}."
+                )
+        goals = np.stack([start.waypoints[1:] for start in starts])
+        last = goals.shape[1] - 1
+        state = TaskState(goals, np.array([last if s.mode == "turn" else 0 for s in starts], np.int64), np.zeros(len(starts)))
+        state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
+        return state
+
+    def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
+        """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
+        count = state.goals.shape[1]
+        distance = _over_ground(state.target(), poses)
+        reached = (distance <= self.radius) & (state.subgoal < count)
+        reward = PROGRESS_REWARD * (state.distance - distance) + ARRIVAL_REWARD * reached + STEP_REWARD
+        after = TaskState(state.goals, state.subgoal + reached, distance)
+        success = after.subgoal >= count
+        if reached.any():  # progress is measured to the next goal from here on
+            after.distance = _over_ground(after.target(), poses)
+        return after, TaskStep(reward, success.copy(), success)
+
+
+class GoTo(LoopNav):
+    """Go from A to B: a loop of one leg."""
+
+    def __init__(self, *, radius: float = GOAL_RADIUS) -> None:
+        super().__init__("AB", radius=radius)
+        self.name = "goto"
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start.
+
+        Raises:
+            ValueError: if a start is for another loop, or begins on the way home, which this task does not have.
+        """
+        if any(start.mode == "turn" for start in starts):
+            raise ValueError("GoTo has no way home, so its starts cannot be of mode 'turn'; use start='spawn'.")
+        return super().begin(starts)
+
+
+def _over_ground(targets: NDArray[np.float64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance ``(n,)`` in blocks from poses ``(n, 5)`` to targets ``(n, 3)``, height ignored."""
+    distance: NDArray[np.float64] = np.hypot(targets[:, 0] - poses[:, 0], targets[:, 2] - poses[:, 2])
+    return distance
+
+
+def spl(success: ArrayLike, shortest: ArrayLike, walked: ArrayLike) -> NDArray[np.float64]:
+    """Success weighted by path length, Anderson et al. 2018: ``success * shortest / max(walked, shortest)``.
+
+    Args:
+        success: whether the episode succeeded; any shape.
+        shortest: length of the shortest way in blocks.
+        walked: blocks walked.
+
+    Returns:
+        Values in [0, 1], of the arguments' shape.
+    """
+    best = np.asarray(shortest, np.float64)
+    longest = np.maximum(np.maximum(best, np.asarray(walked, np.float64)), 1e-9)
+    value: NDArray[np.float64] = np.asarray(success, np.float64) * np.minimum(np.maximum(best, 1e-9) / longest, 1.0)
+    return value
+
+
+def default_step_limit(loop: str, *, nav_range: int, mode: str = "spawn") -> int:
+    """Env steps an episode may take unless the user says otherwise.
+
+    ``ceil(3 * (path / 0.8636 + 16 * legs))``: three times the steps of a walk of ``path`` blocks at walking speed with a full turn of 16
+    steps on each leg. The path counts 1.5 blocks for each block of range, for ways round obstacles and diagonals.
+
+    Args:
+        loop: ``AB``, ``ABA`` or ``ABCA``.
+        nav_range: LoopNav's range in blocks.
+        mode: ``spawn`` walks every leg, ``turn`` only the way home.
+    """
+    legs, ranges = (1, 1) if mode == "turn" else (len(loop) - 1, LOOP_RANGES[loop])
+    path = 1.5 * nav_range * ranges
+    return math.ceil(3 * (path / (WALK_BLOCKS_PER_TICK * TICKS_PER_STEP) + 16 * legs))
+
+
+def make_task(name: str, *, loop: str = "ABA") -> Task:
+    """Makes a task by name.
+
+    Args:
+        name: ``loop`` or ``goto``.
+        loop: ``ABA`` or ``ABCA``; for ``loop`` only.
+
+    Raises:
+        ValueError: if there is no such task or loop.
+    """
+    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop), "goto": GoTo}
+    task: Task = lookup(makers, name, "task")()
+    return task

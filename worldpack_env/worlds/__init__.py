@@ -1,0 +1,86 @@
+"""Real engines behind one protocol.
+
+A :class:`World` is a single, lockstep engine: it is reset to an exact (seed, pose) and stepped with the project's actions
+(``worldpack_model.geometry``). Everything that needs the truth (recording, the real environment, the comparison) talks to this protocol only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class BackendUnavailable(RuntimeError):
+    """A real engine cannot be used or stopped answering; the message says what to install or do."""
+
+
+class WorldView(NamedTuple):
+    """What an engine shows after a reset or a step."""
+
+    frame: NDArray[np.uint8]
+    """``(H, W, 3) uint8`` RGB."""
+    pose: NDArray[np.float64]
+    """``(5,) float64`` true pose."""
+    blocked: bool
+    """True when a wall stopped (part of) the commanded walk in this step."""
+
+
+class Surface(NamedTuple):
+    """The walkable top of a world on its block grid, for planning and for placing goals."""
+
+    heights: NDArray[np.int16]
+    """``(X, Z)`` feet height in blocks when standing on column (x, z), canopies ignored."""
+    walkable: NDArray[np.bool_]
+    """``(X, Z)`` True where a player can stand (no water, trunk or wall, two blocks of headroom)."""
+    origin: tuple[int, int]
+    """World (x, z) of the corner of column [0, 0]; column [i, j] covers x in [x0 + i, x0 + i + 1)."""
+
+
+@runtime_checkable
+class World(Protocol):
+    """A real engine."""
+
+    name: str
+    """The name users choose it by: ``voxel``, ``minecraft``, ``minerl``."""
+    frame_size: tuple[int, int]
+    """(height, width) of its frames in pixels."""
+
+    def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
+        """Builds world ``seed`` and stands the player at ``pose`` (5,), at rest; None takes the world's own spawn."""
+
+    def step(self, action: ArrayLike) -> WorldView:
+        """Holds ``action`` (9,) for ``TICKS_PER_STEP`` ticks; the camera turn is applied before the first tick."""
+
+    def surface(self) -> Surface:
+        """The walkable surface of the world last reset to."""
+
+    def close(self) -> None:
+        """Frees the engine; may be called twice."""
+
+
+WORLDS: dict[str, str] = {"voxel": "worldpack_env.worlds.voxel:VoxelWorld"}
+"""Name -> ``module:class`` of every engine; imported only when made."""
+
+
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
+    """Makes an engine by name.
+
+    Args:
+        name: a key of ``WORLDS``.
+        frame_size: (height, width) of its frames in pixels.
+
+    Raises:
+        ValueError: if there is no such engine.
+    """
+    import difflib
+    import importlib
+
+    if name not in WORLDS:
+        near = difflib.get_close_matches(name, WORLDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
+    module, _, attribute = WORLDS[name].partition(":")
+    world: World = getattr(importlib.import_module(module), attribute)(frame_size=frame_size)
+    return world

@@ -1,0 +1,232 @@
+"""Ways over a world's walkable surface: A*, what can be reached, and LoopNav's rule for placing goals.
+
+Planning happens on the block grid of a :class:`~worldpack_env.worlds.Surface`: a *cell* is an index pair ``(i, j)`` into its arrays, a
+*point* the feet position ``(x, y, z)`` at a cell's centre. A move goes to one of the 8 neighbours, up by at most one block and down by at
+most ``max_drop``; a diagonal needs both cells beside it to be free at a height that a walker's shoulders pass, and costs a little more than
+its length, as in LoopNav's path finder.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from worldpack_env.worlds import Surface
+
+Cell = tuple[int, int]
+MAX_DROP: Final = 3
+"""Blocks a walker may fall in one move without being hurt (Minecraft)."""
+GOAL_MAX_RISE: Final = 10
+"""Greatest height difference of start and goal in LoopNav, in blocks."""
+_DIAGONAL_COST: Final = 1.6
+_STEP_UP_COST: Final = 0.5
+
+
+@njit(cache=True)
+def _search(
+    heights: NDArray[np.int16], walkable: NDArray[np.bool_], start: int, goal: int, max_drop: int, max_cost: float
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # pragma: no cover - compiled
+    """A* from ``start`` to ``goal``, or a flood of everything within ``max_cost`` when ``goal`` is -1.
+
+    Returns ``(X * Z,)`` arrays: cost of the way to each closed cell (inf elsewhere), and the cell it was entered from (-1 for none).
+    """
+    nx, nz = heights.shape
+    size = nx * nz
+    cost = np.full(size, np.inf, np.float32)
+    done = np.zeros(size, np.bool_)
+    parent = np.full(size, -1, np.int32)
+    # A binary heap of (priority, cell) in two arrays; each cell can be pushed once for each of its 8 neighbours.
+    keys = np.empty(1024, np.float32)
+    cells = np.empty(1024, np.int32)
+    count = 1
+    keys[0] = 0.0
+    cells[0] = start
+    cost[start] = 0.0
+    gi, gj = goal // nz, goal % nz
+    while count > 0:
+        here = cells[0]
+        count -= 1
+        last_key, last_cell = keys[count], cells[count]
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child >= count:
+                break
+            if child + 1 < count and keys[child + 1] < keys[child]:
+                child += 1
+            if keys[child] >= last_key:
+                break
+            keys[at], cells[at] = keys[child], cells[child]
+            at = child
+        keys[at], cells[at] = last_key, last_cell
+        if done[here]:
+            continue
+        done[here] = True
+        if here == goal:
+            break
+        i, j = here // nz, here % nz
+        height = heights[i, j]
+        for di in range(-1, 2):
+            for dj in range(-1, 2):
+                a, b = i + di, j + dj
+                if (di == 0 and dj == 0) or a < 0 or b < 0 or a >= nx or b >= nz or not walkable[a, b]:
+                    continue
+                there = a * nz + b
+                rise = heights[a, b] - height
+                if done[there] or rise > 1 or -rise > max_drop:
+                    continue
+                move = 1.0
+                if di != 0 and dj != 0:
+                    # A body is 0.6 wide: it needs both side columns walkable and not above the higher end of the move,
+                    # nor so far below that it would fall while it cuts the corner.
+                    top = max(heights[a, b], height)
+                    low = min(heights[a, b], height)
+                    if not (walkable[i, b] and walkable[a, j]):
+                        continue
+                    if heights[i, b] > top or heights[a, j] > top or heights[i, b] < low - 1 or heights[a, j] < low - 1:
+                        continue
+                    move = _DIAGONAL_COST
+                if rise != 0:
+                    move += _STEP_UP_COST
+                total = cost[here] + move
+                if total >= cost[there] or total > max_cost:
+                    continue
+                cost[there] = total
+                parent[there] = here
+                key = total
+                if goal >= 0:
+                    u, v = abs(gi - a), abs(gj - b)
+                    key += max(u, v) + (_DIAGONAL_COST - 1.0) * min(u, v)
+                if count == len(keys):
+                    keys = np.concatenate((keys, np.empty(count, np.float32)))
+                    cells = np.concatenate((cells, np.empty(count, np.int32)))
+                at = count
+                count += 1
+                while at > 0 and keys[(at - 1) // 2] > key:
+                    up = (at - 1) // 2
+                    keys[at], cells[at] = keys[up], cells[up]
+                    at = up
+                keys[at], cells[at] = key, there
+    for k in range(size):
+        if not done[k]:
+            cost[k] = np.inf
+    return cost, parent
+
+
+def cell_of(surface: Surface, point: ArrayLike) -> Cell:
+    """Cell under a position ``(>= 3,)`` (x, y, z, ...); may lie outside the surface."""
+    p = np.asarray(point, np.float64)
+    return int(np.floor(p[0])) - surface.origin[0], int(np.floor(p[2])) - surface.origin[1]
+
+
+def point_of(surface: Surface, cell: Cell) -> NDArray[np.float64]:
+    """Feet position ``(3,)`` in blocks at the centre of a cell."""
+    i, j = cell
+    return np.array([surface.origin[0] + i + 0.5, float(surface.heights[i, j]), surface.origin[1] + j + 0.5])
+
+
+def inside(surface: Surface, cell: Cell) -> bool:
+    """True if the surface has this cell."""
+    rows, columns = surface.heights.shape
+    return bool(0 <= cell[0] < rows and 0 <= cell[1] < columns)
+
+
+def can_stand(surface: Surface, cell: Cell) -> bool:
+    """True if the surface has this cell and a player can stand on it."""
+    return inside(surface, cell) and bool(surface.walkable[cell])
+
+
+def nearest_standable(surface: Surface, point: ArrayLike, radius: int = 3) -> Cell | None:
+    """The walkable cell nearest to a position, at most ``radius`` cells away; None if there is none."""
+    i, j = cell_of(surface, point)
+    p = np.asarray(point, np.float64)
+    best: tuple[float, Cell] | None = None
+    for a in range(i - radius, i + radius + 1):
+        for b in range(j - radius, j + radius + 1):
+            if can_stand(surface, (a, b)):
+                distance = float(np.linalg.norm(point_of(surface, (a, b)) - p[:3]))
+                if best is None or distance < best[0]:
+                    best = (distance, (a, b))
+    return None if best is None else best[1]
+
+
+def find_path(surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf) -> list[Cell] | None:
+    """The cheapest way from one cell to another.
+
+    Args:
+        surface: walkable surface of the world.
+        start: cell to start from (need not be walkable: a player may stand on an edge).
+        goal: cell to reach.
+        max_drop: greatest fall in one move in blocks; 1 gives ways that can also be walked back.
+        max_cost: give up beyond this cost (about blocks walked).
+
+    Returns:
+        Cells from start to goal, both included, or None if there is no way.
+    """
+    if not inside(surface, start) or not can_stand(surface, goal):
+        return None
+    nz = surface.heights.shape[1]
+    target = goal[0] * nz + goal[1]
+    _, parent = _search(*_arrays(surface), start[0] * nz + start[1], target, max_drop, float(max_cost))
+    cells = [target]
+    while cells[-1] != start[0] * nz + start[1]:
+        if parent[cells[-1]] < 0:
+            return None
+        cells.append(int(parent[cells[-1]]))
+    return [(c // nz, c % nz) for c in reversed(cells)]
+
+
+def walking_costs(surface: Surface, start: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf) -> NDArray[np.float32]:
+    """Cost ``(X, Z) float32`` (about blocks walked) of the way from ``start`` to every cell; inf where there is none in ``max_cost``."""
+    nz = surface.heights.shape[1]
+    cost, _ = _search(*_arrays(surface), start[0] * nz + start[1], -1, max_drop, float(max_cost))
+    grid: NDArray[np.float32] = cost.reshape(surface.heights.shape)
+    return grid
+
+
+def path_points(surface: Surface, cells: list[Cell]) -> NDArray[np.float64]:
+    """Feet positions ``(n, 3)`` at the centres of cells."""
+    return np.stack([point_of(surface, cell) for cell in cells])
+
+
+def goals_in_ring(surface: Surface, start: Cell, nav_range: int, *, max_drop: int = MAX_DROP) -> NDArray[np.intp]:
+    """Cells ``(n, 2)`` that LoopNav's rule allows as goals; see :func:`goal_in_ring`."""
+    # A way of more than 2.5 ranges is a maze, not a goal in sight; it also bounds the flood.
+    costs = walking_costs(surface, start, max_drop=max_drop, max_cost=2.5 * nav_range + 10)
+    along_x = np.abs(np.arange(costs.shape[0]) - start[0])[:, None]
+    along_z = np.abs(np.arange(costs.shape[1]) - start[1])[None, :]
+    away = np.maximum(along_x, along_z)
+    rise = np.abs(surface.heights.astype(np.int32) - int(surface.heights[start]))
+    good = np.isfinite(costs) & surface.walkable & (away <= nav_range) & (away >= 0.8 * nav_range) & (rise <= GOAL_MAX_RISE)
+    return np.argwhere(good)
+
+
+def goal_in_ring(surface: Surface, start: Cell, nav_range: int, rng: np.random.Generator, *, max_drop: int = MAX_DROP) -> Cell | None:
+    """A random goal by LoopNav's rule.
+
+    In the square of half-width ``nav_range`` around the start, at least ``0.8 * nav_range`` away (the larger of |dx| and |dz|), at most 10
+    blocks higher or lower, walkable, and with a way to it.
+
+    Args:
+        surface: walkable surface of the world.
+        start: cell to start from.
+        nav_range: LoopNav's range in blocks.
+        rng: source of chance.
+        max_drop: greatest fall in one move in blocks; 1 gives goals that can also be walked back from.
+
+    Returns:
+        A cell, or None if there is none.
+    """
+    cells = goals_in_ring(surface, start, nav_range, max_drop=max_drop)
+    if len(cells) == 0:
+        return None
+    cell = cells[rng.integers(len(cells))]
+    return int(cell[0]), int(cell[1])
+
+
+def _arrays(surface: Surface) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """The surface's arrays in the one layout the compiled search is made for."""
+    return np.ascontiguousarray(surface.heights, np.int16), np.ascontiguousarray(surface.walkable, np.bool_)
