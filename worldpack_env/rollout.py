@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -20,7 +20,7 @@ from worldpack_env.goals import GoalView
 from worldpack_env.rendering import History
 from worldpack_env.simulator import Simulator, Views
 from worldpack_env.starts import Start, StartBank
-from worldpack_env.tasks import Task, TaskState, spl
+from worldpack_env.tasks import Task, TaskState, default_step_limit, spl
 
 LOGGER = logging.getLogger(__name__)
 
@@ -29,10 +29,11 @@ FAILURES_TOLERATED: Final = 20
 FAILURE_SHARE: Final = 0.5
 """A greater share of failed episodes than this is an error: no agent can learn from such a simulator."""
 
+T = TypeVar("T")
 Observation = dict[str, NDArray[Any]]
 
 
-class SimulatorFailure(RuntimeError):
+class SimulatorFailedError(RuntimeError):
     """So many episodes were lost to failed predictions that going on makes no sense."""
 
 
@@ -66,6 +67,39 @@ def draw_episode(rng: np.random.Generator, count: int) -> tuple[int, int]:
     return int(rng.integers(count)), int(rng.integers(2**63 - 1))
 
 
+def read_options(options: Mapping[str, Any] | None, *, num_slots: int, bank: StartBank) -> dict[int, int | Start]:
+    """The starts that ``reset(options=...)`` asks for, as slot -> start or number of the start.
+
+    ``start_index`` is a number, ``start`` a :class:`Start`; in a vector environment also a list with one entry (or None) for each slot.
+
+    Raises:
+        ValueError: if an option is unknown, has a wrong length or type, or names a start that there is not.
+    """
+    asked = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+    for key in asked:
+        if key not in ("start_index", "start"):
+            raise ValueError(f"reset() has no option {key!r}; known: start_index, start, and reset_mask in vector environments.")
+    if len(asked) > 1:
+        raise ValueError("reset() got both options start_index and start; give one of them.")
+    forced: dict[int, int | Start] = {}
+    for key, value in asked.items():
+        values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value] * num_slots
+        if len(values) != num_slots:
+            raise ValueError(f"options[{key!r}] has {len(values)} entries, expected one for each of {num_slots} slots.")
+        for slot, entry in enumerate(values):
+            if entry is None:
+                continue
+            if key == "start":
+                if not isinstance(entry, Start):
+                    raise ValueError(f"options['start'] is {type(entry).__name__}, expected a Start.")
+                forced[slot] = entry
+            elif isinstance(entry, (bool, np.bool_)) or not isinstance(entry, (int, np.integer)) or not 0 <= entry < len(bank):
+                raise ValueError(f"options['start_index'] is {entry!r}, expected a number from 0 to {len(bank) - 1}.")
+            else:
+                forced[slot] = int(entry)
+    return forced
+
+
 class Rollout:
     """Episodes in the slots of a simulator; see the module's text."""
 
@@ -76,8 +110,9 @@ class Rollout:
         bank: StartBank,
         *,
         goal_obs: str = "compass",
-        max_episode_steps: int,
+        max_episode_steps: int | None = None,
         keep_history: bool = False,
+        owns_bank: bool = False,
     ) -> None:
         """Joins the parts.
 
@@ -86,18 +121,23 @@ class Rollout:
             task: goals and rewards.
             bank: where episodes begin.
             goal_obs: ``compass``, ``vector``, ``image`` or ``none``.
-            max_episode_steps: env steps after which an episode is truncated.
+            max_episode_steps: env steps after which an episode is truncated; None takes ``tasks.default_step_limit`` of the bank's range.
             keep_history: keep the shown frames of the running episodes, for pictures.
+            owns_bank: close the bank with the rollout.
 
         Raises:
             ValueError: if the parts do not fit.
         """
+        if max_episode_steps is None:
+            max_episode_steps = default_step_limit(task.loop, nav_range=bank.nav_range, mode=bank.mode)
         if max_episode_steps < 1:
             raise ValueError(f"max_episode_steps is {max_episode_steps}, expected at least 1.")
         self.simulator, self.task, self.max_episode_steps = simulator, task, int(max_episode_steps)
         self.num_slots = simulator.num_slots
         self.goal = GoalView(goal_obs, simulator.frame_size)
-        self.set_bank(bank)
+        self.bank = self._checked(bank)
+        self._owned = bank if owns_bank else None
+        self.keeps_history = keep_history
         height, width = simulator.frame_size
         self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (height, width, 3), np.uint8), **self.goal.spaces})
         n = self.num_slots
@@ -123,19 +163,19 @@ class Rollout:
         Raises:
             ValueError: if the bank is for another task or frame size.
         """
+        self.bank = self._checked(bank)
+
+    def _checked(self, bank: StartBank) -> StartBank:
         if bank.loop != self.task.loop:
-            raise ValueError(f"The starts are for the loop {bank.loop}, the task is {self.task.loop}; build them with loop={self.task.loop!r}.")
-        if tuple(bank.frame_size) != tuple(self.simulator.frame_size):
-            raise ValueError(
-                f"The starts have frames of {bank.frame_size} pixels, the simulator of {self.simulator.frame_size}; build them with that frame_size."
-            )
-        self.bank = bank
+            raise ValueError(f"The starts are for {bank.loop}, the task is {self.task.loop}; build them with loop={self.task.loop!r}.")
+        size = self.simulator.frame_size
+        if tuple(bank.frame_size) != tuple(size):
+            raise ValueError(f"The starts have frames of {bank.frame_size} pixels, expected {size}; build them with frame_size={size}.")
+        return bank
 
     # ------------------------------------------------------------------------------------------------------------------ playing
 
-    def begin(
-        self, slots: Sequence[int], rngs: Sequence[np.random.Generator], forced: Mapping[int, int | Start] | None = None
-    ) -> None:
+    def begin(self, slots: Sequence[int], rngs: Sequence[np.random.Generator], forced: Mapping[int, int | Start] | None = None) -> None:
         """Begins a new episode in each of ``slots``.
 
         Args:
@@ -165,43 +205,43 @@ class Rollout:
         views = self.simulator.start(slots, chosen, seeds)
         rows = list(slots)
         now = self._now
-        if "retrieved" not in now:
-            now["retrieved"] = np.full((self.num_slots, views.retrieved.shape[1]), -1, np.int64)
+        self._allocate(views.retrieved.shape[1], state)
         self._show(rows, views)
         now["success"][rows], now["walked"][rows], now["elapsed"][rows] = False, 0.0, 0
         now["start_index"][rows], now["shortest"][rows] = indices, [start.shortest for start in chosen]
-        if self._state is None:
-            first = np.zeros((self.num_slots, *state.goals.shape[1:]))
-            self._state = TaskState(first, np.zeros(self.num_slots, np.int64), np.zeros(self.num_slots))
-        self._state.put(rows, state)
+        _some(self._state).put(rows, state)
         for i, slot in enumerate(rows):
             self._starts[slot] = chosen[i]
             if self._histories is not None:
                 self._histories[slot] = History.begin(chosen[i], now["image"][slot])
         self._episodes += len(rows)
 
+    def _allocate(self, retrieved: int, like: TaskState) -> None:
+        """Makes what has a size that only the first views and starts tell."""
+        if self._state is None:
+            n = self.num_slots
+            self._now["retrieved"] = np.full((n, retrieved), -1, np.int64)
+            self._state = TaskState(np.zeros((n, *like.goals.shape[1:])), np.zeros(n, np.int64), np.zeros(n))
+
     def advance(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Outcome:
         """Steps ``slots`` with action vectors ``(n, 9)``.
 
         Raises:
-            SimulatorFailure: if too large a share of all episodes was lost to failed predictions.
+            SimulatorFailedError: if too large a share of all episodes was lost to failed predictions.
         """
-        assert self._state is not None, "begin() comes before advance()"
         rows = list(slots)
         now = self._now
         before = now["pose"][rows]
         self._show(rows, self.simulator.step(slots, actions))
         poses = now["pose"][rows]
-        state, step = self.task.step(self._state.take(rows), poses)
-        self._state.put(rows, state)
+        state, step = self.task.step(_some(self._state).take(rows), poses)
+        _some(self._state).put(rows, state)
         now["success"][rows] = step.success
         now["walked"][rows] += np.hypot(poses[:, 0] - before[:, 0], poses[:, 2] - before[:, 2])
         now["elapsed"][rows] += 1
         if self._histories is not None:
             for slot in rows:
-                history = self._histories[slot]
-                assert history is not None
-                history.add(now["image"][slot], now["pose"][slot])
+                _some(self._histories[slot]).add(now["image"][slot], now["pose"][slot])
         failed = now["failed"][rows]
         if failed.any():
             self._count_failures([rows[i] for i in np.flatnonzero(failed)])
@@ -220,7 +260,7 @@ class Rollout:
             "The simulator lost slots %s (prediction not finite); %d of %d episodes so far.", slots, self._failures, self._episodes
         )
         if self._failures >= FAILURES_TOLERATED and self._failures > FAILURE_SHARE * self._episodes:
-            raise SimulatorFailure(
+            raise SimulatorFailedError(
                 f"{self._failures} of {self._episodes} episodes were lost to predictions that are not finite; "
                 "check the world model (`worldpack eval-model`) before training in it."
             )
@@ -229,22 +269,20 @@ class Rollout:
 
     def observe(self, slots: Sequence[int]) -> Observation:
         """Observation of ``slots``, as new arrays with a leading axis n."""
-        assert self._state is not None, "begin() comes before observe()"
         rows = list(slots)
-        starts = [self._start(slot) for slot in rows]
-        goal = self.goal.observe(self._state.take(rows), self._now["pose"][rows], starts)
+        starts = [_some(self._starts[slot]) for slot in rows]
+        goal = self.goal.observe(_some(self._state).take(rows), self._now["pose"][rows], starts)
         return {"image": self._now["image"][rows], **goal}
 
     def info(self, slots: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Facts about ``slots``, as new arrays with a leading axis n.
 
-        ``pose`` (n, 5); ``blocked``; ``is_success``; ``distance`` to the current goal in blocks over ground; ``subgoal``, the number of goals
-        reached (in order; a ``turn`` start counts the outbound ones); ``path_length`` walked so far and ``shortest`` way in blocks; ``spl``;
-        ``retrieved`` (n, k), step numbers of the remembered frames behind the picture, -1 unused; ``start_index``, -1 for a given start.
+        ``pose`` (n, 5); ``blocked``; ``is_success``; ``distance`` to the current goal in blocks over ground; ``subgoal``, the number of
+        goals reached (in order; a ``turn`` start counts the outbound ones); ``path_length`` walked so far and ``shortest`` way in blocks;
+        ``spl``; ``retrieved`` (n, k), step numbers of the frames behind the picture, -1 unused; ``start_index``, -1 for a given start.
         """
-        assert self._state is not None, "begin() comes before info()"
         rows = list(slots)
-        now, state = self._now, self._state
+        now, state = self._now, _some(self._state)
         success, shortest, walked = now["success"][rows], now["shortest"][rows], now["walked"][rows]
         return {
             "pose": now["pose"][rows],
@@ -268,14 +306,12 @@ class Rollout:
         """The rendered picture ``(h, w, 3) uint8`` of a slot; needs ``keep_history``."""
         from worldpack_env.rendering import compose
 
-        assert self._state is not None and self._histories is not None, "pictures need begin() and keep_history"
-        history, now, state = self._histories[slot], self._now, self._state.take([slot])
-        assert history is not None
+        history, now, state = _some(_some(self._histories)[slot]), self._now, _some(self._state).take([slot])
         return compose(
             frame=now["image"][slot],
             pose=now["pose"][slot],
             history=history,
-            start=self._start(slot),
+            start=_some(self._starts[slot]),
             subgoal=int(state.subgoal[0]),
             distance=float(state.distance[0]),
             retrieved=now["retrieved"][slot],
@@ -283,11 +319,6 @@ class Rollout:
             step=int(now["elapsed"][slot]),
             limit=self.max_episode_steps,
         )
-
-    def _start(self, slot: int) -> Start:
-        start = self._starts[slot]
-        assert start is not None, "begin() comes first"
-        return start
 
     # ------------------------------------------------------------------------------------------------------------------ branching
 
@@ -297,14 +328,13 @@ class Rollout:
         Raises:
             NotImplementedError: where the simulator cannot do it.
         """
-        assert self._state is not None, "begin() comes before snapshot()"
         rows = list(slots)
         histories = None if self._histories is None else tuple(_some(self._histories[slot]).copy() for slot in rows)
         return RolloutSnapshot(
             simulator=self.simulator.snapshot(slots),
             arrays={name: array[rows] for name, array in self._now.items()},
-            state=self._state.take(rows),
-            starts=tuple(self._start(slot) for slot in rows),
+            state=_some(self._state).take(rows),
+            starts=tuple(_some(self._starts[slot]) for slot in rows),
             histories=histories,
         )
 
@@ -318,11 +348,11 @@ class Rollout:
         rows = list(slots)
         if len(rows) != len(snapshot.starts):
             raise ValueError(f"The snapshot holds {len(snapshot.starts)} slots, {len(rows)} were asked for.")
-        assert self._state is not None, "begin() comes before restore()"
         self.simulator.restore(slots, snapshot.simulator)
+        self._allocate(snapshot.arrays["retrieved"].shape[1], snapshot.state)
         for name, array in snapshot.arrays.items():
             self._now[name][rows] = array
-        self._state.put(rows, snapshot.state)
+        _some(self._state).put(rows, snapshot.state)
         for i, slot in enumerate(rows):
             self._starts[slot] = snapshot.starts[i]
             if self._histories is not None and snapshot.histories is not None:
@@ -331,8 +361,11 @@ class Rollout:
     def close(self) -> None:
         """Closes the simulator; may be called twice."""
         self.simulator.close()
+        if self._owned is not None:
+            self._owned.close()
 
 
-def _some(history: History | None) -> History:
-    assert history is not None, "begin() comes first"
-    return history
+def _some(value: T | None) -> T:
+    """The value, which is there once an episode was begun (the environments above check that it was)."""
+    assert value is not None, "begin() comes first"
+    return value

@@ -1,7 +1,7 @@
 """Where episodes begin. The same :class:`Start` opens an imagined and a real episode, so the two can be compared start by start.
 
-A start is cut out of a recorded loop (``recorder.record_episode``), so its context frames are what an engine really showed and its goals can
-really be walked to. Two modes:
+A start is cut out of a recorded loop (``recorder.record_episode``), so its context frames are what an engine really showed and its goals
+can really be walked to. Two modes:
 
 * ``spawn``: the context is the look-around at A; the agent walks every leg.
 * ``turn``: the context is the look-around and the whole way out; the agent stands at the last outbound goal and must come home. A world
@@ -117,7 +117,7 @@ def start_from_episode(episode: Episode, *, loop: str, mode: StartMode = "spawn"
         walked = np.flatnonzero(phases[1:] != "look")
         cut = int(walked[0]) + 1 if len(walked) else len(phases)
     elif loop == "AB" or not episode.turn_index:
-        raise ValueError(f"A start of mode 'turn' needs a recording with a way home and a loop that returns; got {episode.task!r} for {loop}.")
+        raise ValueError(f"A start of mode 'turn' needs a recorded way home and a loop that returns; got {episode.task!r} for {loop}.")
     else:
         cut = episode.turn_index
     # A waypoint's picture is the last frame of the leg that led to it; A's first picture is the first frame.
@@ -155,15 +155,13 @@ class _FromWorld:
         for _ in range(_WORLDS_TRIED):
             world_seed = int(rng.integers(worlds.start, worlds.stop))
             try:
-                episode = record_episode(
-                    self._engine, seed=world_seed, task=_RECORDED_AS[self.loop], nav_range=self.nav_range, rng=rng
-                )
+                episode = record_episode(self._engine, seed=world_seed, task=_RECORDED_AS[self.loop], nav_range=self.nav_range, rng=rng)
             except CannotLayTask:
                 continue
             return start_from_episode(
                 episode, loop=self.loop, mode=self.mode, shortest=_shortest(self._engine.surface(), episode, loop=self.loop, mode=self.mode)
             )
-        raise ValueError(f"No place for {self.loop} with range {self.nav_range} in {_WORLDS_TRIED} worlds of {self.world!r}; use a smaller range.")
+        raise ValueError(f"No place for {self.loop} with range {self.nav_range} in {_WORLDS_TRIED} worlds of {self.world!r}; use less.")
 
     def close(self) -> None:
         if self._engine is not None:
@@ -197,6 +195,16 @@ class _FromIndex:
 
     def __call__(self, index: int) -> Start:
         return start_from_episode(self.index.read(index), loop=self.loop, mode=self.mode)
+
+
+class _FromList:
+    """Gives start ``i`` of a list."""
+
+    def __init__(self, starts: tuple[Start, ...]) -> None:
+        self.starts = starts
+
+    def __call__(self, index: int) -> Start:
+        return self.starts[index]
 
 
 class StartSource(Protocol):
@@ -318,9 +326,7 @@ class StartBank:
             raise ValueError(f"The episodes in {root} are of several engines or frame sizes {sorted(kinds)}; choose one with world=.")
         ((name, height, width),) = kinds
         reach = max(entry.nav_range for entry in found)
-        return cls(
-            _FromIndex(found, loop, mode), len(found), world=name, loop=loop, nav_range=reach, mode=mode, frame_size=(height, width)
-        )
+        return cls(_FromIndex(found, loop, mode), len(found), world=name, loop=loop, nav_range=reach, mode=mode, frame_size=(height, width))
 
     @classmethod
     def from_starts(cls, starts: Sequence[Start], *, loop: str) -> StartBank:
@@ -335,7 +341,7 @@ class StartBank:
         ((world, mode, frame_size),) = kinds
         given = tuple(starts)
         reach = max(start.nav_range for start in given)
-        return cls(given.__getitem__, len(given), world=world, loop=loop, nav_range=reach, mode=mode, frame_size=frame_size)
+        return cls(_FromList(given), len(given), world=world, loop=loop, nav_range=reach, mode=mode, frame_size=frame_size)
 
     def __len__(self) -> int:
         """Number of starts."""
@@ -357,6 +363,10 @@ class StartBank:
         """A random start."""
         return self[int(rng.integers(self._size))]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> StartBank:
+        """The bank itself: it never changes but by making starts, and ``gym.make`` copies its keyword arguments about."""
+        return self
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Makes all starts and writes them to one ``.npz`` file in one move; returns its path.
 
@@ -374,7 +384,7 @@ class StartBank:
         temp = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with open(temp, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, about=about, **arrays)  # type: ignore[arg-type]
+                np.savez_compressed(file, allow_pickle=False, about=about, **arrays)
             os.replace(temp, target)
         finally:
             temp.unlink(missing_ok=True)

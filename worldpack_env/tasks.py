@@ -1,7 +1,7 @@
 """What an episode is for: goals to visit in order, rewards, success. Poses are all a task ever sees.
 
-Tasks are pure and batched: a :class:`TaskState` holds one row for each slot, ``step`` takes rows and poses and returns new rows. The imagined
-and the real environment run the same task, so a reward means the same in both.
+Tasks are pure and batched: a :class:`TaskState` holds one row for each slot, ``step`` takes rows and poses and returns new rows. The
+imagined and the real environment run the same task, so a reward means the same in both.
 
 Reward of one step, in reward units::
 

@@ -1,4 +1,4 @@
-"""Numbers with 95 % intervals, and SPL."""
+"""Numbers with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -99,26 +99,3 @@ def _check(values: ArrayLike, *, dims: int) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise ValueError("values hold a number that is not finite; leave out what was not measured.")
     return array
-
-
-def spl(success: ArrayLike, shortest: ArrayLike, walked: ArrayLike) -> NDArray[np.float64]:
-    """Success weighted by path length of each episode (Anderson et al. 2018, arXiv:1807.06757): ``S l / max(p, l)``.
-
-    Args:
-        success: ``(n,)`` whether the episode reached its goal.
-        shortest: ``(n,)`` length of the shortest way in blocks.
-        walked: ``(n,)`` length of the way taken in blocks.
-
-    Returns:
-        ``(n,)`` in [0, 1]; their mean is the SPL. A success where there was nothing to walk counts 1.
-
-    Raises:
-        ValueError: if the lengths differ in number, or one is negative or not finite.
-    """
-    s, l, p = (np.asarray(v, np.float64) for v in (success, shortest, walked))  # noqa: E741 - the paper's letters
-    if not (s.shape == l.shape == p.shape) or s.ndim != 1:
-        raise ValueError(f"success, shortest and walked have shapes {s.shape}, {l.shape}, {p.shape}, expected (n,) each.")
-    if not (np.isfinite(l).all() and np.isfinite(p).all()) or (l < 0).any() or (p < 0).any():
-        raise ValueError("Lengths must be finite and >= 0 blocks.")
-    longest = np.maximum(p, l)
-    return s * np.divide(l, longest, out=np.ones_like(l), where=longest > 0)

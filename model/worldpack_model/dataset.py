@@ -87,7 +87,8 @@ class LatentDataset:
             actions.append(torch.cat([torch.from_numpy(episode.actions), torch.zeros((1, 9))]))
             starts.append(starts[-1] + len(episode))
             progress(len(episode))
-        return cls(torch.cat(latents), torch.cat(poses), torch.cat(actions), torch.tensor(starts))
+        # contiguous: as it is read back, so that a continued run takes the very same arithmetic
+        return cls(torch.cat(latents).contiguous(), torch.cat(poses), torch.cat(actions), torch.tensor(starts))
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Writes the dataset as a checked folder; ``about`` says what it was made from."""

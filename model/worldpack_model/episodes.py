@@ -447,14 +447,19 @@ class IndexEntry:
         return PurePosixPath(self.path).stem
 
 
-def entry_of(root: str | os.PathLike[str], path: str | os.PathLike[str]) -> IndexEntry:
-    """Describes the episode whose JSON file is ``path`` (under ``root``), after reading it in full.
+def entry_of(root: str | os.PathLike[str], path: str | os.PathLike[str], episode: Episode | None = None) -> IndexEntry:
+    """Describes an episode for the index.
+
+    Args:
+        root: folder of the recordings.
+        path: its JSON file.
+        episode: what was just written there; None reads the files in full.
 
     Raises:
         EpisodeError: if the episode cannot be read; see :func:`read_episode`.
     """
     video, record = _pair(Path(path))
-    episode = read_episode(record)
+    episode = read_episode(record) if episode is None else episode
     return IndexEntry(
         path=record.relative_to(root).as_posix(),
         frames=len(episode),

@@ -144,6 +144,7 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     else:
         run.fit_autoencoder(index)
     model.autoencoder.eval().requires_grad_(False)
+    _round_as_stored(model.autoencoder)
     if config.steps == 0:
         save_model(model, config.out / "model", {"preset": config.preset, "data_id": fingerprint, "autoencoder_only": True})
     else:
@@ -437,6 +438,13 @@ def _shuffled(index: EpisodeIndex, seed: int) -> Any:
             return index.read(entry, verify=verify)
 
     return _Order()
+
+
+@torch.no_grad()
+def _round_as_stored(autoencoder: Autoencoder) -> None:
+    """Rounds the weights as a checkpoint will, so that the latents belong to exactly the autoencoder that is written."""
+    for parameter in autoencoder.parameters():
+        parameter.copy_(parameter.bfloat16().float())
 
 
 def _fingerprint(autoencoder: Autoencoder) -> str:

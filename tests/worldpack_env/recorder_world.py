@@ -13,7 +13,7 @@ HALF_WIDTH = 0.3
 
 
 class RecorderWorld:
-    """Hills of single steps, 3-block walls, and pools that nobody can stand in."""
+    """Hills of single steps, 3-block walls, and blocks that nobody can stand on."""
 
     name = "fake"
 
@@ -38,6 +38,7 @@ class RecorderWorld:
             for _ in range(30):
                 i, j = rng.integers(0, SIZE - 8, 2)
                 walkable[i : i + 5, j : j + 6] = False
+                heights[i : i + 5, j : j + 6] += 3
         self._surface = Surface(heights.astype(np.int16), walkable, (-SIZE // 2, -SIZE // 2))
         self._pose = check_pose([0.5, heights[SIZE // 2, SIZE // 2], 0.5, 0, 0] if pose is None else pose)
         self._fall = 0.0

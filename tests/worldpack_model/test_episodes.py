@@ -131,7 +131,17 @@ def loopnav_records(frames: int = 10) -> list[dict[str, Any]]:
     goals: list[Any] = [None, None] + [{"x": 10, "y": 64, "z": 0}] * 4 + [{"x": 1, "y": 64, "z": 1}] * (frames - 6)
     extra = {"seed": 42, "location": "plains_village_3", "nvtype": "ABA", "nvrange": 5}
     return [
-        {"x": 0.5, "y": 64.0, "z": 0.5, "yaw": 0.0, "pitch": 0.1, "action": action, "goal": goal, "frame_count": 20 + t, "extra_info": extra}
+        {
+            "x": 0.5,
+            "y": 64.0,
+            "z": 0.5,
+            "yaw": 0.0,
+            "pitch": 0.1,
+            "action": action,
+            "goal": goal,
+            "frame_count": 20 + t,
+            "extra_info": extra,
+        }
         for t, goal in enumerate(goals)
     ]
 
@@ -328,7 +338,12 @@ def test_building_again_takes_over_what_is_known(tmp_path: Path, monkeypatch: py
     new = write_episode(tmp_path, make_episode(seed=2))
     read = []
     real = module.entry_of
-    monkeypatch.setattr(module, "entry_of", lambda root, path: read.append(path) or real(root, path))
+
+    def counting(root: Path, path: Path) -> module.IndexEntry:
+        read.append(path)
+        return real(root, path)
+
+    monkeypatch.setattr(module, "entry_of", counting)
     assert len(EpisodeIndex.build(tmp_path)) == 2
     assert read == [new]
     assert entry_of(tmp_path, new) in EpisodeIndex.open(tmp_path).entries

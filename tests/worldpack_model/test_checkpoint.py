@@ -1,0 +1,159 @@
+"""Checkpoints: round trip, strictness, hostile and damaged files, kills."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from worldpack_model.checkpoint import CheckpointError, load_model, read_manifest, save_model, sha256, shipped_models, write_folder
+from worldpack_model.world_model import WorldPack
+
+
+@pytest.fixture
+def saved(model: WorldPack, tmp_path: Path) -> Path:
+    save_model(model, tmp_path / "m", {"note": "test"}, dtype=torch.float32)
+    return tmp_path / "m"
+
+
+def refresh(folder: Path) -> None:
+    """Makes the manifest agree with changed files, as an attacker would."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: sha256(folder / name) for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_round_trip(model: WorldPack, saved: Path) -> None:
+    again = load_model(str(saved), device="cpu")
+    assert again.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert read_manifest(saved)["about"] == {"note": "test"}
+
+
+def test_bf16_is_close(model: WorldPack, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m")
+    again = load_model(str(tmp_path / "m"), device="cpu").state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(value.float(), again[name].float(), rtol=1e-2, atol=1e-6), name
+
+
+def test_unknown_name_suggests() -> None:
+    with pytest.raises(CheckpointError, match="no model 'voxel64'"):
+        load_model("voxel64")
+
+
+def test_shipped_models_load() -> None:
+    if not shipped_models():
+        pytest.skip("this tree ships no weights yet")
+    for name in shipped_models():
+        assert load_model(name, device="cpu").config.frame_size == (64, 64)
+
+
+def test_a_flipped_byte_is_found(saved: Path) -> None:
+    data = bytearray((saved / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (saved / "model.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
+        load_model(str(saved))
+
+
+def test_a_pickle_is_never_loaded(saved: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):  # noqa: ANN204
+            return (os.mkdir, (str(tmp_path / "pwned"),))
+
+    (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+    refresh(saved)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_model(str(saved))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_missing_extra_wrong_and_nan_tensors(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    original = load_file(file)
+    name = "denoiser.out.bias"
+    for change, message in [
+        ({name: None}, "missing"),
+        ({"denoiser.extra": torch.zeros(1)}, "unknown"),
+        ({name: torch.zeros(3)}, "shape"),
+        ({name: torch.full_like(original[name], torch.nan)}, "not finite"),
+    ]:
+        save_file({k: v for k, v in {**original, **change}.items() if v is not None}, file)
+        refresh(saved)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(str(saved))
+
+
+def test_config_with_unknown_key(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "tranformer": {}}))
+    refresh(saved)
+    with pytest.raises(ValueError, match="Did you mean 'transformer'"):
+        load_model(str(saved))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "not a manifest"),
+        ('{"format": 99, "files": {}}', "upgrade"),
+        ('{"format": 1, "files": {"../x": "0"}}', "outside its folder"),
+        ('{"format": 1, "files": {"other.bin": "0"}}', "missing"),
+    ],
+)
+def test_bad_manifests(saved: Path, manifest: str, message: str) -> None:
+    (saved / "manifest.json").write_text(manifest)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(str(saved))
+
+
+def test_no_manifest(saved: Path) -> None:
+    (saved / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no manifest.json"):
+        load_model(str(saved))
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(saved: Path, model: WorldPack) -> None:
+    before = sha256(saved / "model.safetensors")
+    with pytest.raises(TypeError):
+        write_folder(saved, {"config.json": {"bad": object()}}, {})
+    assert sha256(saved / "model.safetensors") == before
+    load_model(str(saved))
+
+
+def test_killed_writers_leave_a_whole_checkpoint(tmp_path: Path) -> None:
+    """A child saves in a loop and is killed at arbitrary moments; what lies there is always complete."""
+    code = """
+import sys, torch
+from pathlib import Path
+from worldpack_model.checkpoint import write_folder
+k = 0
+while True:
+    k += 1
+    write_folder(Path(sys.argv[1]), {"state.safetensors": {"k": torch.full((200_000,), k)}}, {"k": k})
+    print(k, flush=True)
+"""
+    target, last = tmp_path / "state", 0
+    for round_ in range(4):
+        child = subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.01 + 0.013 * round_)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        folders = [p for p in tmp_path.iterdir() if (p / "manifest.json").exists()]
+        assert folders
+        if target.exists():
+            manifest = read_manifest(target)
+            assert set(load_file(target / "state.safetensors")["k"].tolist()) == {manifest["k"]}
+            last = manifest["k"]
+    assert last > 0

@@ -1,0 +1,57 @@
+"""Configurations are read strictly and say what is wrong."""
+
+import json
+
+import pytest
+
+from worldpack_model.config import PRESETS, VARIANTS, Level, ModelConfig, PackingConfig, from_dict, lookup
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_survive_json(name: str) -> None:
+    config = PRESETS[name]
+    assert from_dict(ModelConfig, json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="ModelConfig.transformer has an unknown key 'widht'. Did you mean 'width'"):
+        from_dict(ModelConfig, {"transformer": {"widht": 3}})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"transformer": {"width": "192"}},
+        {"transformer": {"width": True}},
+        {"transformer": {"geometry": "flat"}},
+        {"frame_size": [64]},
+        {"packing": {"levels": 3}},
+        {"packing": []},
+    ],
+)
+def test_wrong_values_are_refused(data: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        from_dict(ModelConfig, data)
+
+
+def test_variants_have_equal_token_budgets() -> None:
+    budget = {name: packing.tokens(8, 8) for name, packing in VARIANTS.items()}
+    assert budget == {"recent": 256, "packing": 256, "retrieval": 256, "worldpack": 256, "long": 1408}
+    assert VARIANTS["worldpack"].frames == VARIANTS["long"].frames == VARIANTS["packing"].frames == 22
+
+
+def test_token_count_of_the_papers_schedule() -> None:
+    # reference/worldpack.md 1.2 counts v1 (1 / 2 / 16) on 16 x 16 latents at base patch 2 as 160 tokens: kernels 2, 4, 8
+    assert PackingConfig((Level(2, 1, 0), Level(4, 2, 0), Level(8, 8, 8))).tokens(16, 16) == 160
+    assert PackingConfig((Level(2, 1, 0), Level(4, 2, 0), Level(8, 8, 8))).tokens(28, 28) == 196 + 2 * 49 + 16 * 16
+
+
+def test_lookup_suggests() -> None:
+    with pytest.raises(ValueError, match="no variant named 'recnt'.*Did you mean 'recent'"):
+        lookup(VARIANTS, "recnt", "variant")
+
+
+@pytest.mark.parametrize("change", [{"frame_size": (60, 64)}, {"packing": PackingConfig((Level(1, 0, 3),))}])
+def test_impossible_models_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected|needs"):
+        ModelConfig(**change)  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""Metrics against known numbers; the protocol's alignment."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worldpack_model.conftest import turning_episode
+from worldpack_model.checkpoint import save_model
+from worldpack_model.episodes import EpisodeError
+from worldpack_model.evaluation import EvalModelConfig, bootstrap, evaluate_model, imagine, psnr, revisited, ssim, strip
+from worldpack_model.world_model import WorldPack
+
+
+def test_psnr_known_values() -> None:
+    a = np.zeros((2, 16, 16, 3), np.uint8)
+    b = a.copy()
+    b[1] = 10
+    assert psnr(a, b) == pytest.approx([60.0, 10 * math.log10(255**2 / 100)])
+
+
+def test_ssim_known_values() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    b = a.copy()
+    b[1] = 255 - b[1]
+    same, inverted = ssim(a, b)
+    assert same == pytest.approx(1.0)
+    assert inverted < 0
+    flat = np.full((1, 32, 32, 3), 100, np.uint8)  # constant pictures: only the luminance term is left
+    c1 = (0.01 * 255) ** 2
+    assert ssim(flat, flat + 20) == pytest.approx([(2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)], abs=1e-6)
+
+
+def test_metrics_refuse_other_shapes() -> None:
+    with pytest.raises(ValueError, match="expected two equal"):
+        psnr(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32))
+
+
+def test_revisited_needs_place_and_direction() -> None:
+    poses = np.zeros((6, 5))
+    poses[2:, 0] = [10, 0.5, 0.5, 3.0]
+    poses[2:, 3] = [0, 10, 90, 0]
+    assert revisited(poses, 2).tolist() == [False, True, False, False]
+    poses[3, 3] = 370 - 20  # the same direction, a turn later
+    assert revisited(poses, 2)[1]
+
+
+def test_bootstrap_interval() -> None:
+    mean, low, high = bootstrap([1.0, 2.0, 3.0, math.nan])
+    assert mean == 2.0
+    assert 1.0 <= low < 2.0 < high <= 3.0
+    assert all(math.isnan(v) for v in bootstrap([]))
+
+
+def test_imagined_frame_t_stands_for_recorded_frame_t(model: WorldPack) -> None:
+    episodes = [turning_episode(0), turning_episode(1, 20)]
+    rollouts = imagine(model, episodes, [12, 5], true_poses=True, steps=10)
+    for episode, begin, r in zip(episodes, [12, 5], rollouts, strict=True):
+        assert len(r.frames) == len(r.truth) == min(10, len(episode) - begin)
+        assert np.array_equal(r.truth[0], episode.frames[begin])
+        assert r.poses == pytest.approx(episode.poses[begin : begin + len(r.frames)])
+    with pytest.raises(ValueError, match="expected 1 .. 19"):
+        imagine(model, episodes[1:], [20])
+
+
+def test_strip_shows_rows_in_order() -> None:
+    rows = [np.full((5, 4, 4, 3), v, np.uint8) for v in (10, 20)]
+    picture = strip(rows, 3, scale=2)
+    assert picture.shape == (16, 24, 3)
+    assert picture[0, 0, 0] == 10
+    assert picture[-1, -1, 0] == 20
+
+
+def test_evaluate_model_compares_and_refuses(model: WorldPack, episodes: Path, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "a")
+    config = EvalModelConfig(
+        models=(str(tmp_path / "a"), str(tmp_path / "a")), data=episodes, nav_range=5, out=tmp_path / "r.json", pictures=tmp_path / "p.png"
+    )
+    report = evaluate_model(config)
+    assert report["episodes"] == 4
+    assert report["differences"][0]["psnr_revisit_gain"][0] == pytest.approx(0.0)
+    assert (tmp_path / "r.json").is_file()
+    assert (tmp_path / "p.png").is_file()
+    with pytest.raises(EpisodeError, match="no ABA-30"):
+        evaluate_model(EvalModelConfig(models=(str(tmp_path / "a"),), data=episodes, nav_range=30))
+    with pytest.raises(EpisodeError, match="worldpack record"):
+        evaluate_model(EvalModelConfig())

@@ -1,0 +1,97 @@
+"""CompressedMemory: what is kept, what is dropped, slots do not touch each other."""
+
+import pytest
+import torch
+
+from worldpack_model.config import MemoryConfig
+from worldpack_model.memory import CompressedMemory
+
+
+def make(slots: int = 3, recent: int = 4, **kinds: float) -> CompressedMemory:
+    return CompressedMemory(MemoryConfig(**kinds), num_slots=slots, recent=recent, latent_shape=(1, 1, 1))  # type: ignore[arg-type]
+
+
+def add(memory: CompressedMemory, slots: list[int], x: float, *, imagined: bool = False) -> None:
+    n = len(slots)
+    poses = torch.zeros(n, 5, dtype=torch.float64)
+    poses[:, 0] = x
+    memory.append(slots, torch.full((n, 1, 1, 1), x), poses, torch.zeros(n, 3), imagined=imagined)
+
+
+def steps_of(memory: CompressedMemory, slot: int) -> list[int]:
+    return sorted(s for s in memory.steps[slot].tolist() if s >= 0)
+
+
+def test_new_places_are_all_kept_and_latents_stay_with_their_poses() -> None:
+    memory = make()
+    for i in range(200):
+        add(memory, [0, 2], float(i))
+    assert steps_of(memory, 0) == list(range(200))
+    held = memory.steps[0] >= 0
+    assert torch.equal(memory.latents[0, held, 0, 0, 0].double(), memory.steps[0, held].double())
+    assert torch.equal(memory.poses[0, held, 0], memory.steps[0, held].double())
+    assert steps_of(memory, 1) == []
+
+
+def test_standing_still_keeps_one_keyframe_besides_the_recent() -> None:
+    memory = make()
+    for _ in range(50):
+        add(memory, [1], 7.0)
+    assert steps_of(memory, 1) == [0, 46, 47, 48, 49]
+    assert memory.length.tolist() == [0, 50, 0]
+
+
+def test_memory_is_bounded_and_imagined_frames_go_first() -> None:
+    memory = make(slots=1, capacity=10)
+    for i in range(6):
+        add(memory, [0], float(i))
+    for i in range(6, 60):
+        add(memory, [0], float(i), imagined=True)
+    assert memory.latents.shape[1] == 4 + 10
+    kept = steps_of(memory, 0)
+    assert kept[:6] == [0, 1, 2, 3, 4, 5], "real frames outlive imagined ones"
+    assert kept[-4:] == [56, 57, 58, 59]
+
+
+def test_full_of_real_frames_drops_the_oldest() -> None:
+    memory = make(slots=1, capacity=5)
+    for i in range(30):
+        add(memory, [0], float(i))
+    assert steps_of(memory, 0) == list(range(21, 30))
+
+
+def test_clear_and_snapshot_touch_only_their_slots() -> None:
+    memory = make()
+    for i in range(100):
+        add(memory, [0, 1, 2], float(i))
+    before = memory.snapshot([0, 2])
+    saved = memory.snapshot([1])
+    memory.clear([1])
+    assert steps_of(memory, 1) == []
+    for name, value in memory.snapshot([0, 2]).tensors.items():
+        assert torch.equal(value, before.tensors[name])
+    for i in range(30):
+        add(memory, [1], 1000.0 + i)
+    memory.restore([1], saved)
+    for name, value in memory.snapshot([1]).tensors.items():
+        assert torch.equal(value, saved.tensors[name]), name
+
+
+def test_restore_into_a_smaller_memory_grows_it() -> None:
+    big, small = make(slots=1), make(slots=2)
+    for i in range(300):
+        add(big, [0], float(i))
+    small.restore([1], big.snapshot([0]))
+    assert steps_of(small, 1) == list(range(300))
+
+
+def test_errors() -> None:
+    memory = make()
+    with pytest.raises(RuntimeError, match="remember"):
+        memory.newest_column([0])
+    with pytest.raises(ValueError, match="within 0 .. 2"):
+        memory.clear([3])
+    with pytest.raises(ValueError, match="twice"):
+        memory.clear([1, 1])
+    with pytest.raises(ValueError, match="snapshot holds 1"):
+        memory.restore([0, 1], memory.snapshot([2]))

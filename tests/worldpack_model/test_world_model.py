@@ -1,0 +1,177 @@
+"""The model as a simulator: slots are independent, seeds decide, bad input is named, a failure stays in its slot."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.worldpack_model.conftest import turning_episode
+from worldpack_model.config import PRESETS, ModelConfig
+from worldpack_model.motion import BLOCKED_SHARE, advance, commanded_distance, realised, was_blocked
+from worldpack_model.transformer import Context
+from worldpack_model.world_model import WorldPack
+
+ACTIONS = np.zeros((3, 9), np.float32)
+ACTIONS[:, 0], ACTIONS[1, 8] = 1, 22.5
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+def start(model: WorldPack, slots: int, *, given: int = 15):  # noqa: ANN201
+    memory = model.new_memory(slots)
+    for slot in range(slots):
+        e = turning_episode(slot)
+        model.remember(memory, [slot], e.frames[None, :given], e.poses[None, :given], e.actions[None, : given - 1])
+    return memory
+
+
+def test_shapes_and_memory(model: WorldPack) -> None:
+    memory = start(model, 3)
+    p = model.predict(memory, [0, 2], ACTIONS[:2], generators(0, 1))
+    assert p.frames.shape == (2, 64, 64, 3)
+    assert p.frames.dtype == np.uint8
+    assert p.poses.shape == (2, 5)
+    assert p.retrieved.shape == (2, model.config.packing.retrieved)
+    assert p.retrieved[p.retrieved >= 0].max() < 15 - model.config.packing.recent + 1
+    assert memory.length.tolist() == [16, 15, 16]
+    assert bool(memory.imagined[0].any())
+    assert not bool(memory.imagined[1].any())
+
+
+def test_slots_do_not_depend_on_the_batch(model: WorldPack) -> None:
+    def run(order: list[int]) -> dict[int, np.ndarray]:
+        memory, gens = start(model, 3), generators(10, 11, 12)
+        shown = {}
+        for _ in range(4):
+            p = model.predict(memory, order, ACTIONS[order], [gens[i] for i in order])
+            shown = dict(zip(order, p.frames, strict=True))
+        return shown
+
+    together, swapped, alone = run([0, 1, 2]), run([2, 0, 1]), run([1])
+    for i in (0, 1, 2):
+        assert np.abs(together[i].astype(int) - swapped[i].astype(int)).max() <= 1
+    assert np.abs(together[1].astype(int) - alone[1].astype(int)).max() <= 1
+
+
+def test_same_seed_same_rollout_whatever_the_global_generators_do(model: WorldPack) -> None:
+    def run(disturb: int) -> np.ndarray:
+        torch.manual_seed(disturb)
+        np.random.seed(disturb)  # noqa: NPY002
+        memory, gens = start(model, 1), generators(3)
+        return np.stack([model.predict(memory, [0], ACTIONS[:1], gens).frames[0] for _ in range(3)])
+
+    state = torch.get_rng_state()
+    start_again = start(model, 1)
+    model.predict(start_again, [0], ACTIONS[:1], generators(0))
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.array_equal(run(1), run(2))
+
+
+def test_branching_from_a_snapshot(model: WorldPack) -> None:
+    memory, gens = start(model, 2), generators(0, 1)
+    model.predict(memory, [0, 1], ACTIONS[:2], gens)
+    saved, state = memory.snapshot([0]), gens[0].get_state()
+    first = model.predict(memory, [0], ACTIONS[:1], gens[:1])
+    memory.restore([1], saved)
+    gens[1].set_state(state)
+    second = model.predict(memory, [1], ACTIONS[:1], gens[1:])
+    assert np.array_equal(first.frames, second.frames)
+    assert np.array_equal(first.poses, second.poses)
+
+
+def test_given_poses_are_used(model: WorldPack) -> None:
+    memory, pose = start(model, 1), np.array([[5.0, 1.0, 2.0, 90.0, 0.0]])
+    p = model.predict(memory, [0], ACTIONS[:1], generators(0), poses=pose)
+    assert p.poses == pytest.approx(pose)
+
+
+def test_a_failed_slot_fails_alone(model: WorldPack) -> None:
+    healthy = start(model, 3)
+    expected = model.predict(healthy, [0, 2], ACTIONS[[0, 2]], generators(0, 2))
+    memory = start(model, 3)
+    memory.latents[1, memory.newest_column([1])] = torch.nan
+    p = model.predict(memory, [0, 1, 2], ACTIONS, generators(0, 1, 2))
+    assert p.finite.tolist() == [True, False, True]
+    assert not p.frames[1].any()
+    assert memory.length.tolist() == [16, 15, 16]
+    assert np.abs(p.frames[[0, 2]].astype(int) - expected.frames.astype(int)).max() <= 1
+
+
+def test_unused_frames_change_nothing(model: WorldPack) -> None:
+    """Empty memory equals no memory."""
+    f = model.config.packing.frames
+    used = torch.zeros(1, f, dtype=torch.bool)
+    used[0, 0] = True
+    poses, query = torch.zeros(1, f, 5, dtype=torch.float64), torch.zeros(1, 5, dtype=torch.float64)
+    noise = torch.randn(1, *model.latent_shape)
+    latents = torch.randn(1, f, *model.latent_shape)
+
+    def show(latents: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+        context = Context(latents, poses, torch.ones(1, f, dtype=torch.int64), torch.zeros(1, f, dtype=torch.bool), used)
+        with torch.no_grad():
+            return model.imagine(context, query, torch.zeros(1, 9), torch.zeros(1, 3), noise, 2)
+
+    other, moved = latents.clone(), poses.clone()
+    other[:, 1:] += 5
+    moved[:, 1:, :4] += 50
+    assert torch.equal(show(latents, poses), show(other, moved))
+    other[:, 0] += 1
+    assert not torch.equal(show(latents, poses), show(other, poses)), "the used frame does matter"
+
+
+def test_rigid_motion_of_all_poses_changes_nothing(model: WorldPack) -> None:
+    """A turn of the whole world by a right angle and a shift leave the pictures as they are (up to rounding)."""
+    shown = []
+    for turn in (0.0, 90.0, 450.0):
+        memory = model.new_memory(1)
+        e = turning_episode(0)
+        poses = e.poses.copy()
+        if turn:
+            poses[:, 0], poses[:, 2] = -e.poses[:, 2] + 64, e.poses[:, 0] - 32
+            poses[:, 3] += turn
+        model.remember(memory, [0], e.frames[None, :15], poses[None, :15])
+        target = poses[None, 15]
+        shown.append(model.predict(memory, [0], e.actions[None, 14], generators(0), poses=target).frames.astype(int))
+    assert np.abs(shown[0] - shown[1]).max() <= 2
+    assert np.abs(shown[0] - shown[2]).max() <= 2
+
+
+def test_paper_geometry_builds_and_steps() -> None:
+    import dataclasses
+
+    debug = PRESETS["debug"]
+    config: ModelConfig = dataclasses.replace(debug, transformer=dataclasses.replace(debug.transformer, geometry="paper"))
+    model = WorldPack(config).eval()
+    assert model.predict(start(model, 1), [0], ACTIONS[:1], generators(0)).finite.all()
+
+
+def test_bad_input_is_named(model: WorldPack) -> None:
+    memory = start(model, 2)
+    with pytest.raises(ValueError, match="2 slots need actions \\(2, 9\\)"):
+        model.predict(memory, [0, 1], ACTIONS, generators(0, 1))
+    with pytest.raises(ValueError, match="not finite"):
+        model.predict(memory, [0], np.full((1, 9), np.nan, np.float32), generators(0))
+    with pytest.raises(ValueError, match="expected \\(n, 64, 64, 3\\) uint8"):
+        model.remember(memory, [0], np.zeros((1, 1, 32, 32, 3), np.uint8), np.zeros((1, 1, 5)))
+    with pytest.raises(ValueError, match="do not fit"):
+        model.remember(memory, [0], np.zeros((1, 2, 64, 64, 3), np.uint8), np.zeros((1, 3, 5)))
+    with pytest.raises(RuntimeError, match="remember"):
+        model.predict(model.new_memory(1), [0], ACTIONS[:1], generators(0))
+
+
+def test_motion_conventions() -> None:
+    poses = torch.tensor([[1.0, 2, 3, 80, 85]], dtype=torch.float64)
+    action = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 10.0, 22.5]])
+    after = advance(poses, action, torch.tensor([[0.1, 0.2, 0.8]]))
+    assert after[0, 3:].tolist() == pytest.approx([102.5, 90.0]), "yaw is added, pitch stops straight down"
+    assert realised(poses, after)[0].tolist() == pytest.approx([0.1, 0.2, 0.8], abs=1e-6)
+
+
+def test_blocked_is_what_was_commanded_and_did_not_happen() -> None:
+    actions = torch.zeros(4, 9)
+    actions[:3, 0] = 1
+    free = float(commanded_distance(actions)[0])
+    assert free == pytest.approx(4 * 0.2159)
+    local = torch.tensor([[0, 0, free], [0, 0, 0.9 * BLOCKED_SHARE * free], [0, 0, 0.0], [0, 0, 0.0]])
+    assert was_blocked(actions, local).tolist() == [False, True, True, False]

@@ -1,0 +1,84 @@
+"""Gymnasium environments whose dynamics are a world model that remembers, and the same environments in the real engine.
+
+Importing this package registers the ids below and loads nothing heavy; the public names are loaded when first used.
+
+=============================  =========================================================
+id                             episode
+=============================  =========================================================
+``WorldPack/LoopNav-v0``       A -> B -> A (or A -> B -> C -> A), imagined
+``WorldPack/LoopNavReal-v0``   the same, in the engine
+``WorldPack/GoTo-v0``          A -> B, imagined
+``WorldPack/GoToReal-v0``      the same, in the engine
+=============================  =========================================================
+
+Keyword arguments: ``worldpack_env.assembly.NavOptions``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+if TYPE_CHECKING:
+    from worldpack_env.actions import ActionSet as ActionSet
+    from worldpack_env.actions import make_action_set as make_action_set
+    from worldpack_env.assembly import NavOptions as NavOptions
+    from worldpack_env.env import NavEnv as NavEnv
+    from worldpack_env.env import make_nav_env as make_nav_env
+    from worldpack_env.imagination import Imagination as Imagination
+    from worldpack_env.reality import Reality as Reality
+    from worldpack_env.simulator import Simulator as Simulator
+    from worldpack_env.simulator import Views as Views
+    from worldpack_env.starts import Start as Start
+    from worldpack_env.starts import StartBank as StartBank
+    from worldpack_env.tasks import GoTo as GoTo
+    from worldpack_env.tasks import LoopNav as LoopNav
+    from worldpack_env.vector_env import NavVectorEnv as NavVectorEnv
+    from worldpack_env.vector_env import make_nav_vector_env as make_nav_vector_env
+    from worldpack_env.worlds import World as World
+    from worldpack_env.worlds import make_world as make_world
+
+__version__ = "0.1.0"
+IDS = ("WorldPack/LoopNav-v0", "WorldPack/LoopNavReal-v0", "WorldPack/GoTo-v0", "WorldPack/GoToReal-v0")
+"""Every registered id."""
+_PUBLIC = {
+    "ActionSet": "actions",
+    "make_action_set": "actions",
+    "NavOptions": "assembly",
+    "NavEnv": "env",
+    "make_nav_env": "env",
+    "Imagination": "imagination",
+    "Reality": "reality",
+    "Simulator": "simulator",
+    "Views": "simulator",
+    "Start": "starts",
+    "StartBank": "starts",
+    "GoTo": "tasks",
+    "LoopNav": "tasks",
+    "NavVectorEnv": "vector_env",
+    "make_nav_vector_env": "vector_env",
+    "World": "worlds",
+    "make_world": "worlds",
+}
+__all__ = ["IDS", "__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+for _id in IDS:
+    gymnasium.register(
+        id=_id,
+        entry_point="worldpack_env.env:make_nav_env",
+        vector_entry_point="worldpack_env.vector_env:make_nav_vector_env",
+        kwargs={"task": "goto" if "GoTo" in _id else "loop", "real": "Real" in _id},
+    )

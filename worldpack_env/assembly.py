@@ -1,0 +1,112 @@
+"""Joins simulator, task and starts by the names and numbers users choose them by."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from typing_extensions import Unpack
+from worldpack_model.config import lookup
+
+from worldpack_env.actions import ActionSet, make_action_set
+from worldpack_env.goals import GOAL_OBS
+from worldpack_env.rollout import Rollout
+from worldpack_env.simulator import Simulator
+from worldpack_env.starts import StartBank, StartMode
+from worldpack_env.tasks import make_task
+
+if TYPE_CHECKING:
+    from worldpack_model import WorldPack
+
+
+class NavOptions(TypedDict, total=False):
+    """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
+
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``device`` and ``evaluations`` mean nothing there.
+    """
+
+    task: Literal["loop", "goto"]
+    """``loop`` (A -> B -> A or A -> B -> C -> A) or ``goto`` (A -> B). Set by the id."""
+    real: bool
+    """False: imagined by the world model. True: the engine itself. Set by the id."""
+    world: str
+    """Engine of the starts, and of the real environment. Default ``voxel``."""
+    model: str | PathLike[str] | WorldPack
+    """Name of a shipped model, path of a checkpoint, or a loaded model. Default ``voxel-64``."""
+    loop: Literal["ABA", "ABCA"]
+    """Which loop (LoopNav ids only). Default ``ABA``."""
+    nav_range: int
+    """LoopNav's range in blocks: how far the goals are. Default 15."""
+    start: StartMode
+    """``spawn`` walks every leg; ``turn`` begins at the turn, with the way out as memory. Default ``spawn``."""
+    goal_obs: Literal["compass", "vector", "image", "none"]
+    """What the agent is told about its goal. Default ``compass``."""
+    action_set: Literal["nav-4", "nav-8", "box", "minerl"]
+    """What the agent may do. Default ``nav-4``."""
+    max_episode_steps: int | None
+    """Env steps until truncation; None takes ``tasks.default_step_limit``. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
+    device: str
+    """Where to load the model: ``auto``, ``cpu``, ``cuda``. Default ``auto``."""
+    split: Literal["train", "val", "test"]
+    """Which world seeds the starts come from. Default ``train``."""
+    num_starts: int
+    """Number of starts. Default 64."""
+    starts: StartBank | None
+    """A bank to use instead; then ``world``, ``nav_range``, ``start``, ``split`` and ``num_starts`` are the bank's."""
+    evaluations: int | None
+    """Network evaluations per env step; None takes the model's default."""
+    frame_size: tuple[int, int]
+    """(height, width) of the real environment's frames, 64 x 64 by default; the imagined one has its model's."""
+
+
+def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[NavOptions]) -> tuple[Rollout, ActionSet]:
+    """Makes a rollout of ``num_slots`` and its action set.
+
+    Args:
+        num_slots: episodes at a time.
+        keep_history: keep what pictures need.
+        **options: see :class:`NavOptions`.
+
+    Raises:
+        ValueError: if an option is not one there is, or two do not fit.
+    """
+    # Everything cheap is checked before a model is loaded.
+    for name in options:
+        lookup(dict.fromkeys(NavOptions.__annotations__), name, "option")
+    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"))
+    action_set = make_action_set(options.get("action_set", "nav-4"))
+    goal_obs = options.get("goal_obs", "compass")
+    lookup(dict(GOAL_OBS), goal_obs, "goal observation")
+    bank = options.get("starts")
+    world = bank.world if bank is not None else options.get("world", "voxel")
+    simulator: Simulator
+    if options.get("real", False):
+        from worldpack_env.reality import Reality
+
+        simulator = Reality(world, num_slots, frame_size=options.get("frame_size", (64, 64) if bank is None else bank.frame_size))
+    else:
+        from worldpack_env.imagination import Imagination, load_world_model
+
+        model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"))
+        simulator = Imagination(model, num_slots, evaluations=options.get("evaluations"))
+    owns_bank = bank is None
+    if bank is None:
+        bank = StartBank.from_world(
+            world,
+            loop=task.loop,
+            nav_range=options.get("nav_range", 15),
+            mode=options.get("start", "spawn"),
+            split=options.get("split", "train"),
+            size=options.get("num_starts", 64),
+            frame_size=simulator.frame_size,
+        )
+    rollout = Rollout(
+        simulator,
+        task,
+        bank,
+        goal_obs=goal_obs,
+        max_episode_steps=options.get("max_episode_steps"),
+        keep_history=keep_history,
+        owns_bank=owns_bank,
+    )
+    return rollout, action_set

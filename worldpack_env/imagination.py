@@ -1,0 +1,139 @@
+"""Imagination: the world model as a simulator. The only place where episodes are imagined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldpack_env.simulator import Views
+from worldpack_env.starts import Start
+
+if TYPE_CHECKING:
+    from worldpack_model import WorldPack
+
+
+@dataclass(frozen=True)
+class ImaginationSnapshot:
+    """A copy of some imagined episodes; opaque to users."""
+
+    memory: Any
+    generators: tuple[torch.Tensor, ...]
+    frames: NDArray[np.uint8]
+    poses: NDArray[np.float64]
+
+
+class Imagination:
+    """A world model, its compressed memory, and one generator for each slot.
+
+    The generators live on the CPU on any device, so the noise of an episode depends on its seed alone.
+    """
+
+    def __init__(self, model: WorldPack, num_slots: int, *, evaluations: int | None = None) -> None:
+        """Makes ``num_slots`` empty slots.
+
+        Args:
+            model: predicts the frames; shared, never changed.
+            num_slots: episodes at a time.
+            evaluations: network evaluations per env step; None takes the model's default.
+
+        Raises:
+            ValueError: if there is no slot or no evaluation.
+        """
+        if num_slots < 1:
+            raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
+        if evaluations is not None and evaluations < 1:
+            raise ValueError(f"evaluations is {evaluations}, expected at least 1, or None for the model's default.")
+        self.model, self.num_slots, self.evaluations = model, num_slots, evaluations
+        height, width = model.config.frame_size
+        self.frame_size = (int(height), int(width))
+        self.memory = model.new_memory(num_slots)
+        self._generators = [torch.Generator() for _ in range(num_slots)]
+        self._frames = np.zeros((num_slots, height, width, 3), np.uint8)
+        self._poses = np.zeros((num_slots, 5))
+
+    def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
+        """Forgets ``slots``, remembers each start's context, and shows its last frame."""
+        rows = list(slots)
+        self.memory.clear(rows)
+        by_length: dict[int, list[int]] = {}
+        for i, (slot, start, seed) in enumerate(zip(rows, starts, seeds, strict=True)):
+            self._generators[slot].manual_seed(seed)
+            self._frames[slot], self._poses[slot] = start.frames[-1], start.poses[-1]
+            by_length.setdefault(len(start.frames), []).append(i)
+        for group in by_length.values():  # contexts of one length are encoded together
+            self.model.remember(
+                self.memory,
+                [rows[i] for i in group],
+                np.stack([starts[i].frames for i in group]),
+                np.stack([starts[i].poses for i in group]),
+                np.stack([starts[i].actions for i in group]),
+            )
+        n = len(rows)
+        return Views(
+            frames=self._frames[rows],
+            poses=self._poses[rows],
+            blocked=np.zeros(n, np.bool_),
+            failed=np.zeros(n, np.bool_),
+            retrieved=np.full((n, self.model.config.packing.retrieved), -1, np.int64),
+        )
+
+    def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
+        """Imagines the next frame of each of ``slots``, given ``actions (n, 9)``.
+
+        A slot whose prediction is not finite keeps its last good frame and pose and is marked as failed.
+        """
+        rows = list(slots)
+        generators = [self._generators[slot] for slot in rows]
+        predicted = self.model.predict(self.memory, rows, actions, generators, evaluations=self.evaluations)
+        good = np.asarray(predicted.finite, np.bool_)
+        kept = [slot for slot, fine in zip(rows, good, strict=True) if fine]
+        self._frames[kept], self._poses[kept] = predicted.frames[good], predicted.poses[good]
+        return Views(
+            frames=self._frames[rows],
+            poses=self._poses[rows],
+            blocked=predicted.blocked & good,
+            failed=~good,
+            retrieved=predicted.retrieved,
+        )
+
+    def snapshot(self, slots: Sequence[int]) -> ImaginationSnapshot:
+        """A copy of everything that decides the future of ``slots``: memory, generators, last frames."""
+        rows = list(slots)
+        return ImaginationSnapshot(
+            memory=self.memory.snapshot(rows),
+            generators=tuple(self._generators[slot].get_state() for slot in rows),
+            frames=self._frames[rows],
+            poses=self._poses[rows],
+        )
+
+    def restore(self, slots: Sequence[int], snapshot: ImaginationSnapshot) -> None:
+        """Puts a snapshot of as many slots back, also into other slots."""
+        rows = list(slots)
+        self.memory.restore(rows, snapshot.memory)
+        for slot, state in zip(rows, snapshot.generators, strict=True):
+            self._generators[slot].set_state(state)
+        self._frames[rows], self._poses[rows] = snapshot.frames, snapshot.poses
+
+    def close(self) -> None:
+        """Forgets all episodes; may be called twice. The model stays with whoever owns it."""
+        self.memory.clear(range(self.num_slots))
+
+
+def load_world_model(model: str | PathLike[str] | WorldPack, *, device: str = "auto") -> WorldPack:
+    """A world model by the name of a shipped one or the path of a checkpoint; an object passes through.
+
+    Args:
+        model: name, path, or a loaded model.
+        device: where to load it, ``auto`` takes a GPU where there is one; ignored for a loaded model.
+    """
+    if not isinstance(model, str | PathLike):
+        return model
+    from worldpack_model import WorldPack
+
+    return WorldPack.from_pretrained(fspath(model), device=device)

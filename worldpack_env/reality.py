@@ -1,0 +1,108 @@
+"""Reality: a batch of real engines behind the simulator protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from worldpack_model.geometry import check_action
+
+from worldpack_env.simulator import Views
+from worldpack_env.starts import Start
+from worldpack_env.worlds import World, WorldView, make_world
+
+
+class Reality:
+    """``num_slots`` engines of one kind, one for each slot."""
+
+    def __init__(
+        self,
+        world: str,
+        num_slots: int,
+        *,
+        frame_size: tuple[int, int] = (64, 64),
+        factory: Callable[..., World] = make_world,
+    ) -> None:
+        """Makes the engines.
+
+        Args:
+            world: name of the engine, e.g. ``voxel``.
+            num_slots: number of engines.
+            frame_size: (height, width) of their frames in pixels.
+            factory: makes an engine of a name, as ``worlds.make_world``.
+
+        Raises:
+            ValueError: if there is no such engine or no slot.
+            BackendUnavailable: if the engine cannot be used here.
+        """
+        if num_slots < 1:
+            raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
+        self.num_slots, self.frame_size = num_slots, (int(frame_size[0]), int(frame_size[1]))
+        self.name = world
+        self.worlds: list[World] = []
+        try:
+            for _ in range(num_slots):
+                self.worlds.append(factory(world, frame_size=self.frame_size))
+        except BaseException:
+            self.close()  # engines may be processes: none stays behind when a later one cannot be had
+            raise
+
+    def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
+        """Builds each start's world and stands the player where its context ends; engines use no ``seeds``.
+
+        Raises:
+            ValueError: if a start is for another engine.
+        """
+        views = []
+        for slot, start, _ in zip(slots, starts, seeds, strict=True):
+            if start.world != self.name:
+                raise ValueError(f"The start is of the engine {start.world!r}, this is {self.name!r}; use starts of the same engine.")
+            views.append(self.worlds[slot].reset(start.seed, start.poses[-1]))
+        return _join(views)
+
+    def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
+        """Steps the engines of ``slots`` with ``actions (n, 9)``."""
+        return _join([self.worlds[slot].step(action) for slot, action in zip(slots, check_action(actions, "actions"), strict=True)])
+
+    def snapshot(self, slots: Sequence[int]) -> Any:
+        """Copies of the engines' states.
+
+        Raises:
+            NotImplementedError: if the engine cannot copy its state.
+        """
+        return [self._ability(slot, "snapshot")() for slot in slots]
+
+    def restore(self, slots: Sequence[int], snapshot: Any) -> None:
+        """Puts copies back.
+
+        Raises:
+            NotImplementedError: if the engine cannot copy its state.
+        """
+        for slot, state in zip(slots, snapshot, strict=True):
+            self._ability(slot, "restore")(state)
+
+    def _ability(self, slot: int, name: str) -> Callable[..., Any]:
+        ability: Callable[..., Any] | None = getattr(self.worlds[slot], name, None)
+        if ability is None:
+            raise NotImplementedError(
+                f"The engine {self.name!r} cannot copy its state, so its episodes cannot be branched; use the imagined environment."
+            )
+        return ability
+
+    def close(self) -> None:
+        """Closes all engines; may be called twice."""
+        for world in self.worlds:
+            world.close()
+
+
+def _join(views: Sequence[WorldView]) -> Views:
+    n = len(views)
+    return Views(
+        frames=np.stack([view.frame for view in views]),
+        poses=np.stack([view.pose for view in views]),
+        blocked=np.array([view.blocked for view in views], np.bool_),
+        failed=np.zeros(n, np.bool_),
+        retrieved=np.zeros((n, 0), np.int64),
+    )
