@@ -208,7 +208,7 @@ class Rollout:
         self._allocate(views.retrieved.shape[1], state)
         self._show(rows, views)
         now["success"][rows], now["walked"][rows], now["elapsed"][rows] = False, 0.0, 0
-        now["start_index"][rows], now["shortest"][rows] = indices, [start.shortest for start in chosen]
+        now["start_index"][rows], now["shortest"][rows] = indices, [self.task.shortest(start) for start in chosen]
         _some(self._state).put(rows, state)
         for i, slot in enumerate(rows):
             self._starts[slot] = chosen[i]

@@ -89,6 +89,9 @@ class Task(Protocol):
     def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
         """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
 
+    def shortest(self, start: Start) -> float:
+        """Blocks over ground that must at least be walked from a start to success, for :func:`spl`."""
+
 
 class LoopNav:
     """Visit the goals in order: A -> B -> A, or A -> B -> C -> A (LoopNav's navigation loops).
@@ -140,6 +143,16 @@ class LoopNav:
         if reached.any():  # progress is measured to the next goal from here on
             after.distance = _over_ground(after.target(), poses)
         return after, TaskStep(reward, success.copy(), success)
+
+
+    def shortest(self, start: Start) -> float:
+        """Blocks over ground that must at least be walked from a start to success, at least 1.
+
+        Each goal is reached ``radius`` before it, and the next leg begins there: the way through the goals, less one radius for the first leg
+        and two for each other one.
+        """
+        legs = 1 if start.mode == "turn" else len(self.loop) - 1
+        return max(1.0, start.shortest - self.radius * (2 * legs - 1))
 
 
 class GoTo(LoopNav):

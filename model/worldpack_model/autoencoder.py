@@ -22,7 +22,8 @@ class _ResBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+        out: torch.Tensor = x + self.conv2(F.silu(self.norm2(h)))
+        return out
 
 
 class Autoencoder(nn.Module):

@@ -157,9 +157,7 @@ def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where:
 
 def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype`` (statistics stay float32)."""
-    tensors = {
-        name: value.to(dtype) if value.is_floating_point() and "running" not in name else value for name, value in model.state_dict().items()
-    }
+    tensors = {name: value.to(dtype) if value.is_floating_point() and "running" not in name else value for name, value in model.state_dict().items()}
     write_folder(path, {"model.safetensors": tensors, "config.json": model.config.to_dict()}, {"about": about or {}})
 
 

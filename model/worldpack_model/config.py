@@ -243,9 +243,7 @@ uncompressed context of ``worldpack``'s 22 frames."""
 
 PRESETS: dict[str, ModelConfig] = {
     "voxel-64": ModelConfig(),
-    "debug": ModelConfig(
-        autoencoder=AutoencoderConfig(width=20, blocks=1), transformer=TransformerConfig(width=32, depth=2, head_dim=16)
-    ),
+    "debug": ModelConfig(autoencoder=AutoencoderConfig(width=20, blocks=1), transformer=TransformerConfig(width=32, depth=2, head_dim=16)),
 }
 """Named configurations."""
 

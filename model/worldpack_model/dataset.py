@@ -81,7 +81,7 @@ class LatentDataset:
             episode = index.read(entry, verify=False)
             if len(episode) < 2:
                 raise EpisodeError(f"Episode {entry.stem} has {len(episode)} frame; training needs at least 2. Remove it and rebuild the index.")
-            parts = [encode(episode.frames[i : i + 128]).half() for i in range(0, len(episode), 128)]
+            parts = [encode(episode.frames[i : i + 32]).half() for i in range(0, len(episode), 32)]  # 32: fits the caches
             latents.append(torch.cat(parts).cpu())
             poses.append(torch.from_numpy(episode.poses))
             actions.append(torch.cat([torch.from_numpy(episode.actions), torch.zeros((1, 9))]))
@@ -120,9 +120,9 @@ class LatentDataset:
         episode = torch.multinomial((lengths - 1).float(), size, replacement=True, generator=generator)
         length = lengths[episode]
         target = 1 + (torch.rand(size, generator=generator) * (length - 1)).long().clamp(max=length - 2)  # in 1 .. length - 1
-        cut = torch.where(
-            torch.rand(size, generator=generator) < 0.35, target, 1 + (torch.rand(size, generator=generator) * target).long()
-        ).clamp(max=target)
+        cut = torch.where(torch.rand(size, generator=generator) < 0.35, target, 1 + (torch.rand(size, generator=generator) * target).long()).clamp(
+            max=target
+        )
         forget = torch.rand(size, generator=generator) < 0.08  # sometimes only the recent frames, as at the start of an episode
         return self._gather(config, episode, target, cut, forget, generator)
 

@@ -31,9 +31,7 @@ def draw_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator], de
     return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(device)
 
 
-def sample(
-    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, *, evaluations: int
-) -> torch.Tensor:
+def sample(denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, *, evaluations: int) -> torch.Tensor:
     """Follows the flow from ``noise`` to a clean sample.
 
     Args:

@@ -48,7 +48,7 @@ from worldpack_model.geometry import (
 LOGGER = logging.getLogger(__name__)
 
 SPLITS: Final[dict[str, range]] = {
-    "train": range(0, 900_000),
+    "train": range(900_000),
     "val": range(900_000, 950_000),
     "test": range(950_000, 1_000_000),
 }
@@ -343,9 +343,7 @@ def _load_records(path: Path) -> list[dict[str, Any]]:
         except (KeyError, TypeError, ValueError):
             good = False
         if not good:
-            raise EpisodeFormatError(
-                f"Record {t} of {path} is not of LoopNav's form (x, y, z, yaw, pitch, action, extra_info); record it again."
-            )
+            raise EpisodeFormatError(f"Record {t} of {path} is not of LoopNav's form (x, y, z, yaw, pitch, action, extra_info); record it again.")
     return records
 
 
@@ -490,9 +488,7 @@ def _check_entry(raw: Any, index: Path) -> IndexEntry:
             raise EpisodeFormatError(form)
     path = PurePosixPath(raw["path"])
     if path.is_absolute() or ".." in path.parts or "\\" in raw["path"] or path.suffix != ".json" or len(path.parts) != 4:
-        raise UnsafePathError(
-            f"{index} points to {raw['path']!r}, which is not <task>/<site>/<range>/<stem>.json inside its folder; rebuild it."
-        )
+        raise UnsafePathError(f"{index} points to {raw['path']!r}, which is not <task>/<site>/<range>/<stem>.json inside its folder; rebuild it.")
     return IndexEntry(**raw)
 
 
@@ -520,9 +516,7 @@ class EpisodeIndex:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise EpisodeFormatError(f"{path} is not JSON ({error}); delete it and build it again with EpisodeIndex.build.") from None
         if not isinstance(raw, dict) or raw.get("format") != INDEX_FORMAT or not isinstance(raw.get("episodes"), list):
-            raise EpisodeFormatError(
-                f"{path} is not an index of format {INDEX_FORMAT}; delete it and build it again with EpisodeIndex.build."
-            )
+            raise EpisodeFormatError(f"{path} is not an index of format {INDEX_FORMAT}; delete it and build it again with EpisodeIndex.build.")
         index = cls(Path(root), tuple(_check_entry(entry, path) for entry in raw["episodes"]))
         if not index.entries:
             raise EpisodeMissingError(_NO_EPISODES.format(root=root))
@@ -586,9 +580,7 @@ class EpisodeIndex:
             said = (entry.frames, entry.task, entry.site, entry.nav_range, entry.seed, entry.world, entry.turn_index)
             found = (len(episode), episode.task, episode.site, episode.nav_range, episode.seed, episode.world, episode.turn_index)
             if said != found:
-                raise EpisodeDamagedError(
-                    f"{self.root / INDEX_NAME} says {said} of {entry.path}, which holds {found}; build the index again."
-                )
+                raise EpisodeDamagedError(f"{self.root / INDEX_NAME} says {said} of {entry.path}, which holds {found}; build the index again.")
 
     def read(self, entry: IndexEntry | int, *, verify: bool = True) -> Episode:
         """Reads one episode, given its entry or its number.

@@ -36,7 +36,8 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     """Peak signal-to-noise ratio in dB of each pair of frames ``(..., H, W, 3) uint8``; 60 dB at most, for equal frames."""
     _checked(a, b)
     mse = np.square(a.astype(np.float32) - b.astype(np.float32)).mean(axis=(-3, -2, -1))
-    return np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 60.0).astype(np.float64)
+    decibels: Floats = np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 60.0).astype(np.float64)
+    return decibels
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
@@ -307,9 +308,7 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 def _difference(first: str, other: str, rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:
     """Paired by episode: both models imagined the same frames."""
-    gain = [
-        _mean(psnr(a.frames, a.truth) - psnr(b.frames, b.truth), a.revisit) for a, b in zip(rollouts[first], rollouts[other], strict=True)
-    ]
+    gain = [_mean(psnr(a.frames, a.truth) - psnr(b.frames, b.truth), a.revisit) for a, b in zip(rollouts[first], rollouts[other], strict=True)]
     return {"model": first, "over": other, "psnr_revisit_gain": bootstrap(gain)}
 
 

@@ -144,7 +144,8 @@ def camera_rays(rows: int, columns: int, vertical_fov: float = VERTICAL_FOV, asp
     up = half * (1.0 - 2.0 * (np.arange(rows) + 0.5) / rows)
     right = half * aspect * (2.0 * (np.arange(columns) + 0.5) / columns - 1.0)
     rays = np.stack(np.broadcast_arrays(right[None, :], up[:, None], np.ones((1, 1))), axis=-1)
-    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    unit: Floats = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    return unit
 
 
 def world_rays_torch(rays: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:

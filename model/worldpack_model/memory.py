@@ -73,9 +73,7 @@ class CompressedMemory:
         self.steps[index], self.imagined[index] = -1, False
         self.length[index], self.keyframes[index], self.motion[index] = 0, 0, 0.0
 
-    def append(
-        self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, motion: torch.Tensor, *, imagined: bool
-    ) -> None:
+    def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, motion: torch.Tensor, *, imagined: bool) -> None:
         """Adds the next frame of each of ``slots``.
 
         Args:

@@ -81,9 +81,7 @@ class MotionModel(nn.Module):
         prediction = self(latents, actions, motion, poses)
         blocked = was_blocked(actions, target)
         outcome = torch.where(blocked[:, None], prediction.stopped, prediction.free)
-        loss = F.smooth_l1_loss(outcome, target, beta=0.05) + 0.1 * F.binary_cross_entropy_with_logits(
-            prediction.blocked_logit, blocked.float()
-        )
+        loss = F.smooth_l1_loss(outcome, target, beta=0.05) + 0.1 * F.binary_cross_entropy_with_logits(prediction.blocked_logit, blocked.float())
         return loss, (prediction.local - target).norm(dim=-1).mean().detach()
 
 
@@ -99,7 +97,8 @@ def commanded_distance(actions: torch.Tensor) -> torch.Tensor:
 def was_blocked(actions: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
     """``(B,) bool``: the commanded walk of ``actions (B, 9)`` was cut short, by the realised ``local (B, 3)`` motion in blocks."""
     commanded = commanded_distance(actions)
-    return (commanded > 0) & (local[:, [0, 2]].norm(dim=-1) < BLOCKED_SHARE * commanded)
+    blocked: torch.Tensor = (commanded > 0) & (local[:, [0, 2]].norm(dim=-1) < BLOCKED_SHARE * commanded)
+    return blocked
 
 
 def realised(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

@@ -113,7 +113,8 @@ def select(
 
 def retrieved_columns(packing: PackingConfig) -> list[int]:
     """Positions of the retrieved frames in a context, best first."""
-    columns, start = [], 0
+    columns: list[int] = []
+    start = 0
     for level in packing.levels:
         columns += range(start + level.recent, start + level.recent + level.retrieved)
         start += level.recent + level.retrieved

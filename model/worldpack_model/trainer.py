@@ -13,6 +13,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,6 @@ from torch import nn
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
     CheckpointError,
-    find_model,
     load_model,
     load_state,
     read_manifest,
@@ -37,7 +37,7 @@ from worldpack_model.checkpoint import (
     write_folder,
     write_json,
 )
-from worldpack_model.config import PRESETS, from_dict, lookup
+from worldpack_model.config import PRESETS, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.world_model import WorldPack
@@ -238,7 +238,10 @@ class _Run:
             done += frames
             self.progress("encode", done, index.frames, {})
 
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(threads, os.cpu_count() or 1))  # a short stretch of pure convolution: worth the whole machine
         dataset = LatentDataset.encode(index, self.model.encode, tell)
+        torch.set_num_threads(threads)
         dataset.save(path, about)
         return dataset
 
@@ -335,8 +338,8 @@ class _Stage:
             self.step = number + 1
             self._track()
             counted += 1
-            for key, value in {"loss": loss.detach(), **numbers}.items():
-                sums[key] = sums.get(key, 0.0) + float(value)
+            for key, number_ in {"loss": loss.detach(), **numbers}.items():
+                sums[key] = sums.get(key, 0.0) + float(number_)
             if self.step % 50 == 0 or self.step == self.total:
                 means = {key: value / counted for key, value in sums.items()}
                 rate = counted / (time.monotonic() - since)

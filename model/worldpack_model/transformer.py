@@ -89,9 +89,7 @@ class RayCode(nn.Module):
         x, y, z = directions.unbind(-1)
         level = (x.square() + z.square() + 1e-6).sqrt()
         azimuth, elevation = torch.atan2(-x, z), torch.atan2(y, level)
-        angles = torch.cat(
-            [azimuth[..., None] * self.azimuth, elevation[..., None] * self.elevation, ages[..., None] * self.time], dim=-1
-        )
+        angles = torch.cat([azimuth[..., None] * self.azimuth, elevation[..., None] * self.elevation, ages[..., None] * self.time], dim=-1)
         return angles.cos(), angles.sin()
 
 
@@ -108,9 +106,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(
-        self, x: torch.Tensor, modulation: torch.Tensor, context: PackedContext, layer: int
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, modulation: torch.Tensor, context: PackedContext, layer: int) -> torch.Tensor:
         """Updates the target's tokens ``x (B, N, D)``; ``modulation (B, 9 D)`` from diffusion time and motion."""
         batch, count, width = x.shape
         m = [part[:, None] for part in modulation.chunk(9, dim=-1)]
@@ -131,7 +127,8 @@ class Block(nn.Module):
         x = x + m[5] * self.cross_out(join(out))
 
         h = F.gelu(self.up(_modulate(x, m[6], m[7])), approximate="tanh")
-        return x + m[8] * self.down(h)
+        out: torch.Tensor = x + m[8] * self.down(h)
+        return out
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -245,9 +242,7 @@ class CDiT(nn.Module):
         ]
         return torch.cat(parts, dim=-1)
 
-    def forward(
-        self, noisy: torch.Tensor, level: torch.Tensor, actions: torch.Tensor, motion: torch.Tensor, context: PackedContext
-    ) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, level: torch.Tensor, actions: torch.Tensor, motion: torch.Tensor, context: PackedContext) -> torch.Tensor:
         """Predicts the clean latent.
 
         Args:
@@ -271,5 +266,5 @@ class CDiT(nn.Module):
             assert isinstance(block, Block)
             x = block(x, block.modulation(condition), context, layer)
         shift, factor = self.final_modulation(condition)[:, None].chunk(2, dim=-1)
-        x = self.out(_modulate(x, shift, factor))
-        return x.transpose(1, 2).reshape(noisy.shape)
+        clean: torch.Tensor = self.out(_modulate(x, shift, factor))
+        return clean.transpose(1, 2).reshape(noisy.shape)

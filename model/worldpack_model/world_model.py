@@ -151,9 +151,7 @@ class WorldPack(nn.Module):
         """
         frames, poses = np.asarray(frames), check_pose(poses, "poses")
         if frames.ndim != 5 or poses.shape != (*frames.shape[:2], 5) or frames.shape[0] != len(slots) or frames.shape[1] < 1:
-            raise ValueError(
-                f"frames {frames.shape} and poses {poses.shape} do not fit {len(slots)} slots; expected (n, k, H, W, 3) and (n, k, 5)."
-            )
+            raise ValueError(f"frames {frames.shape} and poses {poses.shape} do not fit {len(slots)} slots; expected (n, k, H, W, 3) and (n, k, 5).")
         if actions is not None and np.asarray(actions).shape != (frames.shape[0], frames.shape[1] - 1, 9):
             raise ValueError(f"actions are {np.asarray(actions).shape}, expected {(frames.shape[0], frames.shape[1] - 1, 9)}.")
         n, k = frames.shape[:2]
@@ -234,9 +232,7 @@ class WorldPack(nn.Module):
             memory.append([slots[i] for i in good], latents[good], query[good], local[good], imagined=True)
         ranks = retrieved_columns(self.config.packing)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, ranks]
-        return Prediction(
-            frames, query.cpu().numpy(), blocked.cpu().numpy(), finite.cpu().numpy(), retrieved.cpu().numpy()
-        )
+        return Prediction(frames, query.cpu().numpy(), blocked.cpu().numpy(), finite.cpu().numpy(), retrieved.cpu().numpy())
 
     def imagine(
         self,

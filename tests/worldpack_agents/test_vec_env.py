@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
-from agent_fakes import SIZE, counting, quadrants
+from tests.worldpack_agents.agent_fakes import SIZE, counting, quadrants
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor

@@ -67,7 +67,7 @@ def test_a_flipped_byte_is_found(saved: Path) -> None:
 
 def test_a_pickle_is_never_loaded(saved: Path, tmp_path: Path) -> None:
     class Evil:
-        def __reduce__(self):  # noqa: ANN204
+        def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "pwned"),))
 
     (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from worldpack_model import episodes as module
 from worldpack_model.episodes import (
     SPLITS,

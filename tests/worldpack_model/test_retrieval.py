@@ -21,7 +21,7 @@ def walk(n: int, seed: int) -> torch.Tensor:
     return poses
 
 
-def choose(poses: torch.Tensor, query: torch.Tensor, packing: PackingConfig, config: RetrievalConfig, **kinds: torch.Tensor):  # noqa: ANN201
+def choose(poses: torch.Tensor, query: torch.Tensor, packing: PackingConfig, config: RetrievalConfig, **kinds: torch.Tensor):
     n = len(poses)
     return select(
         packing,
@@ -92,6 +92,12 @@ def test_a_real_frame_wins_over_an_imagined_one_of_the_same_view() -> None:
 
 
 def test_empty_memory_uses_nothing() -> None:
-    chosen = choose(torch.zeros(4, 5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64), PackingConfig(), RetrievalConfig(), steps=torch.tensor([0, -1, -1, -1]))
+    chosen = choose(
+        torch.zeros(4, 5, dtype=torch.float64),
+        torch.zeros(5, dtype=torch.float64),
+        PackingConfig(),
+        RetrievalConfig(),
+        steps=torch.tensor([0, -1, -1, -1]),
+    )
     assert chosen.used.sum() == 1
     assert not chosen.indices[~chosen.used].any(), "unused places point at a valid column"

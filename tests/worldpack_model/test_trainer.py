@@ -38,7 +38,7 @@ def test_resume_equals_uninterrupted(episodes: Path, tmp_path: Path) -> None:
     for stage, at in (("autoencoder", 4), ("dynamics", 2), ("dynamics", 5)):
         original = trainer._Stage.save
 
-        def save(self: object, stage: str = stage, at: int = at, original=original) -> None:  # noqa: ANN001
+        def save(self: object, stage: str = stage, at: int = at, original=original) -> None:
             original(self)
             if self.name == stage and self.step == at:  # type: ignore[attr-defined]
                 raise Stop
@@ -116,9 +116,7 @@ def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
 
 def test_autoencoder_and_latents_of_another_run(episodes: Path, tmp_path: Path) -> None:
     first = train_model(small(episodes, tmp_path / "one"))
-    second = train_model(
-        small(episodes, tmp_path / "two", variant="recent", autoencoder=str(first), latents=tmp_path / "one" / "latents")
-    )
+    second = train_model(small(episodes, tmp_path / "two", variant="recent", autoencoder=str(first), latents=tmp_path / "one" / "latents"))
     a, b = load_model(str(first), device="cpu"), load_model(str(second), device="cpu")
     for name, value in a.autoencoder.state_dict().items():
         assert torch.equal(value, b.autoencoder.state_dict()[name])

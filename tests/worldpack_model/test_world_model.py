@@ -18,7 +18,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(s) for s in seeds]
 
 
-def start(model: WorldPack, slots: int, *, given: int = 15):  # noqa: ANN201
+def start(model: WorldPack, slots: int, *, given: int = 15):
     memory = model.new_memory(slots)
     for slot in range(slots):
         e = turning_episode(slot)
