@@ -147,11 +147,7 @@ class SB3VecEnv(VecEnv):
 
     def _chosen(self, info: dict[str, Any], slot: int) -> dict[str, Any]:
         """The asked keys of one slot out of a batched info; an info of one slot's own dictionary is not batched by Gymnasium."""
-        return {
-            key: info[key][slot]
-            for key in self._info_keys
-            if key in info and bool(info.get(f"_{key}", np.ones(self.num_envs, bool))[slot])
-        }
+        return {key: info[key][slot] for key in self._info_keys if key in info and bool(info.get(f"_{key}", np.ones(self.num_envs, bool))[slot])}
 
     # ---------------------------------------------------------------------------------------------------------------- the rest of the contract
 

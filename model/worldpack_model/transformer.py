@@ -127,8 +127,8 @@ class Block(nn.Module):
         x = x + m[5] * self.cross_out(join(out))
 
         h = F.gelu(self.up(_modulate(x, m[6], m[7])), approximate="tanh")
-        out: torch.Tensor = x + m[8] * self.down(h)
-        return out
+        x = x + m[8] * self.down(h)
+        return x
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

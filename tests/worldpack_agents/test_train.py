@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worldpack_agents.callbacks import SegmentCheckpoints, read_curve, segment_seed
+from worldpack_agents.callbacks import read_curve, segment_seed
 from worldpack_agents.checkpoints import checkpoints, load_agent, newest_checkpoint, read_policy_tensors
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.policies import PolicyConfig
@@ -172,11 +172,10 @@ def test_the_newest_checkpoint_loads_after_kills_at_any_moment(tmp_path: Path) -
     generator = np.random.default_rng(5)
     steps = 0
     for _ in range(3):
-        process = child(tmp_path, every=128)  # a checkpoint after every update: kills often hit the writing of one
-        wait_for(lambda: any(int(p.name[5:]) > steps for p in checkpoints(tmp_path)))  # noqa: B023 - called at once
-        time.sleep(float(generator.uniform(0.0, 0.3)))
-        process.kill()
-        process.wait()
+        with child(tmp_path, every=128) as process:  # a checkpoint after every update: kills often hit the writing of one
+            wait_for(lambda: any(int(p.name[5:]) > steps for p in checkpoints(tmp_path)))  # noqa: B023 - called at once
+            time.sleep(float(generator.uniform(0.0, 0.3)))
+            process.kill()
         agent = load_agent(tmp_path)
         assert agent.steps is not None
         assert agent.steps > steps
@@ -184,11 +183,13 @@ def test_the_newest_checkpoint_loads_after_kills_at_any_moment(tmp_path: Path) -
         steps = agent.steps
 
 
-def test_sigterm_saves_the_last_update_and_returns(tmp_path: Path) -> None:
-    process = child(tmp_path, every=10**6)
-    wait_for(lambda: len(read_curve(tmp_path / "curve.jsonl")) >= 2)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+def test_one_process_at_a_time_and_sigterm_saves_the_last_update(tmp_path: Path) -> None:
+    with child(tmp_path, every=10**6) as process:
+        wait_for(lambda: len(read_curve(tmp_path / "curve.jsonl")) >= 2)
+        with pytest.raises(ValueError, match="Another process trains in"):
+            train_agent(small(tmp_path, total_steps=10**7), env=quadrants(8))
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
     word, steps = out.split()
     assert word == "stopped"
     assert process.returncode == 0
@@ -197,21 +198,9 @@ def test_sigterm_saves_the_last_update_and_returns(tmp_path: Path) -> None:
     assert int(steps) % 128 == 0
 
 
-def test_a_second_process_cannot_train_in_the_same_folder(tmp_path: Path) -> None:
-    process = child(tmp_path, every=10**6)
-    try:
-        wait_for(lambda: (tmp_path / "config.json").is_file())
-        with pytest.raises(ValueError, match="Another process trains in"):
-            train_agent(small(tmp_path, total_steps=10**7), env=quadrants(8))
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_signals_are_given_back_after_training(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     train_agent(small(tmp_path, total_steps=128), env=quadrants(8))
     assert signal.getsignal(signal.SIGTERM) is before
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 0
     assert list((tmp_path / "tensorboard").iterdir())
-    assert SegmentCheckpoints is not None

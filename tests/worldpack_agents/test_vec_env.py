@@ -123,7 +123,8 @@ def test_attributes_methods_and_wrappers() -> None:
 
 
 def test_stable_baselines_wrappers_accept_it() -> None:
-    env = VecMonitor(SB3VecEnv(counting([2], [False])))
+    with pytest.warns(UserWarning, match="already wrapped with a `Monitor`"):
+        env = VecMonitor(SB3VecEnv(counting([2], [False])))
     env.reset()
     env.step(np.zeros(1, np.int64))
     info = env.step(np.zeros(1, np.int64))[3][0]

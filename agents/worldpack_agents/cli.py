@@ -1,0 +1,268 @@
+"""The ``worldpack`` command. Subcommands are imported when they are chosen, so that help is quick and loads no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+# Before torch is imported by anyone: with a busy neighbour, spinning threads are tens of times slower than sleeping ones.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+COMMANDS: Final = {
+    "demo": "train an agent in imagination, check it in the engine, write a report (about 10 minutes)",
+    "record": "record episodes in an engine, in LoopNav's layout",
+    "train-model": "train a world model from recorded episodes, or continue",
+    "eval-model": "imagine held-out loops and compare them with the truth",
+    "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
+    "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
+    "compare": "the same starts in imagination and in the engine; writes a report",
+    "bench": "measure the speed of imagination",
+    "doctor": "say what is installed, what is missing, and what to do",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: as typed after ``worldpack``; None takes the process's.
+
+    Returns:
+        Exit status: 0, 2 after an error that is the user's to mend (told in one sentence), 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get("WORLDPACK_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        _help()
+        return 0
+    if words[0] == "--version":
+        from worldpack_model import __version__
+
+        sys.stdout.write(f"worldpack-env {__version__}\n")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        return _fail(f"There is no command {name!r}." + (f" Did you mean {near[0]!r}?" if near else " See worldpack --help."))
+    try:
+        _RUN[name](words[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. Run the same command again to continue.\n")
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        # Errors that we raise on purpose are one sentence that says what to do; --debug shows where they came from.
+        if debug:
+            raise
+        return _fail(str(error) or type(error).__name__)
+    return 0
+
+
+def _help() -> None:
+    lines = ["usage: worldpack COMMAND [OPTIONS]     (worldpack COMMAND --help lists the options)", ""]
+    lines += [f"  {name:<13}{text}" for name, text in COMMANDS.items()]
+    lines += ["", "  --debug      show the traceback of an error", "  --version    show the version"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"worldpack: {message}\n")
+    return 2
+
+
+def _parse(config: Any, words: Sequence[str], name: str) -> Any:
+    import tyro
+
+    return tyro.cli(config, args=list(words), prog=f"worldpack {name}", description=COMMANDS[name])
+
+
+class _Bars:
+    """Progress bars that appear with their first step."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(TextColumn("{task.description}"), *columns)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Shows that ``done`` of ``total`` of ``what`` are done."""
+        if what not in self._tasks:
+            self._progress.start()
+            self._tasks[what] = self._progress.add_task(what, total=total, note=note)
+        self._progress.update(self._tasks[what], completed=done, total=total, note=note)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title or None)
+    for row in rows:
+        table.add_row(*row)
+    # a pipe has no width; 120 keeps a row in one line
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _demo(words: Sequence[str]) -> None:
+    from worldpack_agents.demo import DemoConfig, demo
+    from worldpack_agents.report import COLUMNS, table_rows
+
+    config = _parse(DemoConfig, words, "demo")
+    _say(f"Training a PPO agent inside the world model {config.model}; it never sees the engine but for where episodes start.")
+    with _Bars() as bars:
+        result = demo(config, bars.tell)
+    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], table_rows(result.data), f"{config.settings()[1].episodes} starts in held-out worlds")
+    _say(f"Report: {(config.out / 'report.html').resolve()}")
+
+
+def _record(words: Sequence[str]) -> None:
+    from worldpack_env.recorder import RecordConfig, record
+
+    config = _parse(RecordConfig, words, "record")
+    index = record(config)
+    _say(f"{len(index)} episodes, {index.frames} frames in {config.out}.")
+
+
+def _train_model(words: Sequence[str]) -> None:
+    from worldpack_model.trainer import TrainModelConfig, train_model
+
+    config = _parse(TrainModelConfig, words, "train-model")
+    with _Bars() as bars:
+        path = train_model(
+            config,
+            lambda stage, done, total, numbers: bars.tell(stage, done, total, " ".join(f"{k} {v:.3g}" for k, v in numbers.items())),
+        )
+    _say(f"Model: {path}   (tensorboard --logdir {config.out / 'tensorboard'})")
+
+
+def _eval_model(words: Sequence[str]) -> None:
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from worldpack_model.evaluation import EvalModelConfig, evaluate_model
+
+    config = _parse(EvalModelConfig, words, "eval-model")
+    with tempfile.TemporaryDirectory() as folder, _Bars() as bars:
+        if config.data is None:
+            from worldpack_env.recorder import RecordConfig, record
+
+            mix = {f"{config.task}-{config.nav_range}": 1.0}
+            record(RecordConfig(out=Path(folder), episodes=config.episodes, split="test", mix=mix))
+            config = replace(config, data=Path(folder))
+        report = evaluate_model(config, bars.tell)
+
+    def text(triple: Sequence[float]) -> str:
+        return f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
+
+    keys = ("psnr", "psnr_revisit", "psnr_elsewhere", "ssim_revisit", "final_drift_blocks", "psnr_autoencoder_revisit")
+    rows = [[m["model"], *(text(m[k]) for k in keys)] for m in report["models"]]
+    title = f"{report['task']}, {report['episodes']} held-out worlds, way home imagined; mean [95 % interval]"
+    _table(["model", *(k.replace("_", " ") for k in keys)], rows, title)
+    for d in report["differences"]:
+        _say(f"PSNR at revisits, {d['model']} over {d['over']}: {text(d['psnr_revisit_gain'])} dB (paired by episode)")
+
+
+def _train_agent(words: Sequence[str]) -> None:
+    from worldpack_agents.train import TrainAgentConfig, train_agent
+
+    result = train_agent(_parse(TrainAgentConfig, words, "train-agent"))
+    _say(f"Agent: {result.run} ({result.steps} steps{'' if result.finished else ', stopped; run again to continue'})")
+
+
+def _eval_agent(words: Sequence[str]) -> None:
+    from worldpack_agents.evaluate import EvalAgentConfig, evaluate_agent
+    from worldpack_agents.intervals import Interval
+    from worldpack_agents.report import COLUMNS
+
+    config = _parse(EvalAgentConfig, words, "eval-agent")
+    with _Bars() as bars:
+        result = evaluate_agent(config, lambda done, total: bars.tell("episodes", done, total))
+    row = [config.agent, config.where, *(Interval(**result[k]).text(d, percent=p) for k, p, d in COLUMNS)]
+    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], [row], f"{config.episodes} episodes; mean [95 % interval]")
+
+
+def _compare(words: Sequence[str]) -> None:
+    from worldpack_agents.compare import CompareConfig, compare
+    from worldpack_agents.report import COLUMNS, table_rows
+
+    config = _parse(CompareConfig, words, "compare")
+    with _Bars() as bars:
+        result = compare(config, bars.tell)
+    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], table_rows(result.data), f"{config.episodes} starts; mean [95 % interval]")
+    _say(f"Report: {(config.out / 'report.html').resolve()}")
+
+
+def _bench(words: Sequence[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        _say("usage: worldpack bench speed [OPTIONS]")
+        return
+    if words[0] != "speed":
+        raise ValueError(f"There is no benchmark {words[0]!r}; there is: speed.")
+    from worldpack_agents.bench import BenchSpeedConfig, bench_speed
+
+    import tyro
+
+    report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words[1:]), prog="worldpack bench speed"))
+    rows = [[str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_batch']:.1f}", f"{r['env_steps_per_second']:.1f}"] for r in report["rows"]]
+    _table(["slots", "evaluations", "ms a step", "env steps/s"], rows, f"{report['weights']}, {report['machine']['torch_threads']} threads")
+
+
+def _doctor(words: Sequence[str]) -> None:
+    if words:
+        raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
+    from worldpack_env.worlds import WORLDS, make_world
+    from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
+
+    from worldpack_agents.provenance import machine, versions
+
+    rows = [[key, str(value)] for key, value in {**versions(), **machine()}.items()]
+    for name in WORLDS:
+        try:
+            world = make_world(name)
+            view = world.reset(0)
+            world.close()
+            rows.append([f"world {name}", f"works, frames {view.frame.shape}"])
+        except (RuntimeError, ImportError, ValueError) as error:
+            rows.append([f"world {name}", f"does not work: {error}"])
+    for name in shipped_models():
+        try:
+            load_model(name, device="cpu")
+            rows.append([f"model {name}", "sound"])
+        except CheckpointError as error:
+            rows.append([f"model {name}", f"damaged: {error} Reinstall worldpack-env."])
+    if not shipped_models():
+        rows.append(["models", "none shipped; train one with worldpack train-model"])
+    _table(["what", "found"], rows)
+
+
+_RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
+    "demo": _demo,
+    "record": _record,
+    "train-model": _train_model,
+    "eval-model": _eval_model,
+    "train-agent": _train_agent,
+    "eval-agent": _eval_agent,
+    "compare": _compare,
+    "bench": _bench,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

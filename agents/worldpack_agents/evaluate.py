@@ -1,0 +1,103 @@
+"""Success, return, path length and SPL of a policy, with intervals, in imagination or in the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from worldpack_model.checkpoint import write_json
+
+from worldpack_agents.checkpoints import load_agent
+from worldpack_agents.env_config import EnvConfig, Where
+from worldpack_agents.intervals import bootstrap_mean, wilson
+from worldpack_agents.provenance import provenance, weights_id
+from worldpack_agents.rollouts import AgentPolicy, Played, Policy, Progress, RandomPolicy, open_rollout, play
+
+
+@dataclass(frozen=True)
+class EvalAgentConfig:
+    """Evaluates an agent (or the random one) on held-out starts."""
+
+    agent: str = "random"
+    """Run folder of train-agent, or `random`."""
+    where: Annotated[Where, tyro.conf.arg(name="in")] = "real"
+    """imagined: in the world model. real: in the engine."""
+    env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
+    """The task; its split should be one the agent was not trained on."""
+    episodes: int = 100
+    """Episodes, one from each start."""
+    num_envs: int = 16
+    """Episodes played at the same time."""
+    deterministic: bool = True
+    """Take the likeliest action instead of drawing one."""
+    seed: int = 0
+    """Seed of everything random."""
+    trust: bool = False
+    """Allow to unpickle a policy zip that is not part of a run folder; that runs code of whoever made it."""
+    out: Path | None = None
+    """JSON file to write."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: if one is out of bounds; the message names it.
+        """
+        if self.episodes < 1 or self.num_envs < 1:
+            raise ValueError(f"episodes and num_envs must be at least 1, not {self.episodes} and {self.num_envs}.")
+
+
+def summarise(played: Sequence[Played], *, seed: int = 0) -> dict[str, Any]:
+    """Means with 95 % intervals: Wilson's for success, the bootstrap over episodes for the others.
+
+    Raises:
+        ValueError: if there is no episode.
+    """
+    rng = np.random.default_rng([seed, 23])
+    return {
+        "episodes": len(played),
+        "success": asdict(wilson(sum(p.success for p in played), len(played))),
+        "return": asdict(bootstrap_mean([p.total_reward for p in played], rng)),
+        "steps": asdict(bootstrap_mean([p.steps for p in played], rng)),
+        "path_length": asdict(bootstrap_mean([p.path_length for p in played], rng)),
+        "spl": asdict(bootstrap_mean([p.spl for p in played], rng)),
+        "lost_slots": sum(p.failed for p in played),
+    }
+
+
+def evaluate_agent(config: EvalAgentConfig, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+    """Runs the evaluation; the returned dict is what ``out`` holds.
+
+    Raises:
+        CheckpointError: if there is no such agent or model.
+    """
+    from dataclasses import replace
+
+    env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
+    rollout, action_set = open_rollout(env, config.where, min(config.num_envs, config.episodes))
+    try:
+        policy: Policy = (
+            RandomPolicy(action_set.space)
+            if config.agent == "random"
+            else AgentPolicy(load_agent(config.agent, trust=config.trust), deterministic=config.deterministic)
+        )
+        played = play(rollout, action_set, policy, range(config.episodes), seed=config.seed, progress=progress)
+    finally:
+        rollout.close()
+    result = {
+        "agent": config.agent,
+        "in": config.where,
+        "env": asdict(env),
+        "weights": weights_id(env.model) if config.where == "imagined" else None,
+        **summarise(played, seed=config.seed),
+        "episodes_played": [p.summary() for p in played],
+        "provenance": provenance(),
+    }
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, result)
+    return result

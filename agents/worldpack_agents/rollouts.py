@@ -1,0 +1,207 @@
+"""Whole episodes of a policy in either environment, from chosen starts: what evaluation and comparison are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from worldpack_env.actions import ActionSet
+from worldpack_env.rollout import Observation, Rollout
+
+from worldpack_agents.checkpoints import LoadedAgent
+from worldpack_agents.env_config import EnvConfig, Where
+from worldpack_agents.vec_env import channels_first
+
+Progress = Callable[[int, int], None]
+"""Called as ``progress(episodes_done, episodes_in_all)``."""
+
+
+class Policy(Protocol):
+    """Something that acts in a batch of episodes."""
+
+    name: str
+
+    def begin(self, episode: int, seed: int) -> None:
+        """Episode number ``episode`` is about to start; all that is random in it comes from ``seed``."""
+
+    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
+        """Actions ``(n, ...)`` for the observations ``(n, ...)`` of the running ``episodes``."""
+
+
+class RandomPolicy:
+    """Actions drawn evenly from the action space, from one generator an episode."""
+
+    name = "random"
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        if not isinstance(space, (gym.spaces.Discrete, gym.spaces.Box)):
+            raise ValueError(f"The random policy acts in Discrete and Box spaces, not in {space}; choose action_set nav-4, nav-8 or box.")
+        self.space = space
+        self._rngs: dict[int, np.random.Generator] = {}
+
+    def begin(self, episode: int, seed: int) -> None:
+        """Seeds the episode's generator."""
+        self._rngs[episode] = np.random.default_rng([seed, 17])
+
+    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
+        """One draw for each episode."""
+        if isinstance(self.space, gym.spaces.Discrete):
+            return np.array([self._rngs[e].integers(self.space.start, self.space.start + self.space.n) for e in episodes])
+        low, high = self.space.low, self.space.high
+        return np.stack([self._rngs[e].uniform(low, high).astype(np.float32) for e in episodes])
+
+
+class AgentPolicy:
+    """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode."""
+
+    def __init__(self, agent: LoadedAgent, *, name: str = "agent", deterministic: bool = True) -> None:
+        self.agent, self.name, self.deterministic = agent, name, deterministic
+        self._states: dict[int, Any] = {}
+
+    def begin(self, episode: int, seed: int) -> None:
+        """Forgets an earlier state of this episode number."""
+        self._states.pop(episode, None)
+
+    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
+        """The policy's actions."""
+        shown = channels_first(observation)
+        if not self.agent.recurrent:
+            actions, _ = self.agent.policy.predict(shown, deterministic=self.deterministic)
+            return np.asarray(actions)
+        rows = []
+        for i, episode in enumerate(episodes):
+            state = self._states.get(episode)
+            one = {key: value[i : i + 1] for key, value in shown.items()}
+            action, self._states[episode] = self.agent.policy.predict(
+                one, state=state, episode_start=np.array([state is None]), deterministic=self.deterministic
+            )
+            rows.append(action[0])
+        return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode."""
+
+    start_index: int
+    """Which start of the bank."""
+    success: bool
+    total_reward: float
+    """Undiscounted return."""
+    steps: int
+    """Env steps."""
+    path_length: float
+    """Blocks walked."""
+    shortest: float
+    """Blocks of the shortest way."""
+    spl: float
+    """Success weighted by path length (Anderson et al. 2018, arXiv 1807.06757)."""
+    failed: bool
+    """The simulator lost the slot."""
+    poses: NDArray[np.float64]
+    """``(steps + 1, 5)``."""
+    actions: NDArray[np.float32]
+    """``(steps, 9)`` as the simulator was given them."""
+    frames: NDArray[np.uint8] | None
+    """``(steps + 1, H, W, 3)`` if they were kept."""
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers, for JSON."""
+        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames")}
+
+
+def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any = None, model: Any = None) -> tuple[Rollout, ActionSet]:
+    """The episode loop of an environment, without autoreset, for playing chosen starts.
+
+    Args:
+        config: the task.
+        where: imagined or real.
+        num_slots: episodes at a time.
+        starts: a ``StartBank`` to share, None makes the config's own.
+        model: a loaded ``WorldPack`` to share, None loads the config's.
+    """
+    from worldpack_env.assembly import assemble
+
+    options = {k: v for k, v in asdict(config).items() if k != "task"}
+    if starts is not None:
+        options["starts"] = starts
+    if model is not None:
+        options["model"] = model
+    task = "goto" if config.task == "GoTo" else "loop"
+    return assemble(num_slots, task=task, real=where == "real", **options)  # type: ignore[misc]
+
+
+def play(
+    rollout: Rollout,
+    action_set: ActionSet,
+    policy: Policy,
+    start_indices: Sequence[int],
+    *,
+    seed: int = 0,
+    keep_frames: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> list[Played]:
+    """Plays one episode from each start; a free slot takes the next start at once.
+
+    Args:
+        rollout: from :func:`open_rollout`.
+        action_set: its actions.
+        policy: who acts.
+        start_indices: starts of the rollout's bank.
+        seed: episode ``i`` draws everything random from ``(seed, i)``, whatever slot it is played in.
+        keep_frames: keep the frames of the first so many episodes.
+        progress: told about finished episodes.
+    """
+    total = len(start_indices)
+    waiting, running = list(range(total)), dict[int, int]()  # running: slot -> episode
+    poses: dict[int, list[NDArray[np.float64]]] = {}
+    actions: dict[int, list[NDArray[np.float32]]] = {}
+    frames: dict[int, list[NDArray[np.uint8]]] = {}
+    rewards = np.zeros(total)
+    done: dict[int, Played] = {}
+    while waiting or running:
+        free = [slot for slot in range(rollout.num_slots) if slot not in running][: len(waiting)]
+        if free:
+            begun = {slot: waiting.pop(0) for slot in free}
+            rngs = [np.random.default_rng([seed, episode]) for episode in begun.values()]
+            rollout.begin(free, rngs, {slot: start_indices[episode] for slot, episode in begun.items()})
+            running |= begun
+            observed, facts = rollout.observe(free), rollout.info(free)
+            for i, episode in enumerate(begun.values()):
+                policy.begin(episode, seed * 1_000_003 + episode)
+                poses[episode], actions[episode] = [facts["pose"][i]], []
+                if episode < keep_frames:
+                    frames[episode] = [observed["image"][i]]
+        slots = sorted(running)
+        episodes = [running[slot] for slot in slots]
+        nav = action_set.batch_to_nav(policy.act(rollout.observe(slots), episodes), len(slots))
+        outcome = rollout.advance(slots, nav)
+        observed, facts = rollout.observe(slots), rollout.info(slots)
+        failed = rollout.failed(slots)
+        for i, (slot, episode) in enumerate(zip(slots, episodes, strict=True)):
+            rewards[episode] += outcome.reward[i]
+            poses[episode].append(facts["pose"][i])
+            actions[episode].append(nav[i])
+            if episode in frames:
+                frames[episode].append(observed["image"][i])
+            if outcome.terminated[i] or outcome.truncated[i]:
+                del running[slot]
+                done[episode] = Played(
+                    start_index=int(start_indices[episode]),
+                    success=bool(facts["is_success"][i]),
+                    total_reward=float(rewards[episode]),
+                    steps=len(actions[episode]),
+                    path_length=float(facts["path_length"][i]),
+                    shortest=float(facts["shortest"][i]),
+                    spl=float(facts["spl"][i]),
+                    failed=bool(failed[i]),
+                    poses=np.stack(poses[episode]),
+                    actions=np.stack(actions[episode]),
+                    frames=np.stack(frames[episode]) if episode in frames else None,
+                )
+                progress(len(done), total)
+    return [done[episode] for episode in range(total)]

@@ -1,0 +1,60 @@
+"""The numbered examples run, with tiny settings and an untrained model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from worldpack_model.checkpoint import save_model
+from worldpack_model.config import PRESETS
+from worldpack_model.world_model import WorldPack
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: object, cwd: Path) -> str:
+    paths = os.pathsep.join(str(ROOT / folder) for folder in ("model", ".", "agents"))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "debug"
+    save_model(WorldPack(PRESETS["debug"]).eval(), folder)
+    return folder
+
+
+def test_train_then_compare(tmp_path: Path, model: Path) -> None:
+    run("01_train_ppo_in_imagination.py", "--model", model, "--num-envs", 2, "--num-starts", 2, "--steps", 16, cwd=tmp_path)
+    assert (tmp_path / "agent.zip").is_file()
+    small = ("--model", model, "--starts", 2, "--max-episode-steps", 5)
+    for agent in ((), ("--agent", "agent.zip")):
+        table = run("02_compare_with_engine.py", *small, *agent, cwd=tmp_path)
+        rows = [line.split() for line in table.splitlines()[-2:]]
+        assert [row[0] for row in rows] == ["imagined", "engine"]
+        assert all(0 <= float(number) <= 1 for row in rows for number in row[1:])
+
+
+def test_record_and_inspect(tmp_path: Path) -> None:
+    said = run("03_record_and_inspect.py", "--out", "episodes", "--episodes", 2, cwd=tmp_path)
+    assert said.count("the way home begins at frame") == 2
+    assert (tmp_path / "episodes" / "strip.png").stat().st_size > 1000
+
+
+def test_every_example_is_run_here() -> None:
+    text = Path(__file__).read_text()
+    scripts = sorted((ROOT / "examples").glob("[0-9]*.py"))
+    assert scripts
+    assert [script.name for script in scripts if f'"{script.name}"' not in text] == []

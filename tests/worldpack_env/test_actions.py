@@ -1,0 +1,117 @@
+"""The action table, against literal rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.error import InvalidAction
+from gymnasium.vector.utils import batch_space, iterate
+
+from worldpack_env.actions import ACTION_SETS, DiscreteActions, make_action_set
+
+# forward back left right jump sneak sprint dpitch dyaw
+NAV_8 = [
+    [1, 0, 0, 0, 1, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 0, -22.5],
+    [0, 0, 0, 0, 0, 0, 0, 0, 22.5],
+    [1, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 0, 0, 0, 0, 0, 0, 0],
+    [0, 0, 1, 0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 1, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 0, 0],
+]
+
+
+@pytest.mark.parametrize(("name", "count"), [("nav-4", 4), ("nav-8", 8)])
+def test_discrete_tables(name: str, count: int) -> None:
+    actions = make_action_set(name)
+    assert isinstance(actions, DiscreteActions)
+    assert actions.space.n == count == len(actions.labels)
+    assert actions.batch_to_nav(np.arange(count), count).tolist() == NAV_8[:count]
+
+
+@pytest.mark.parametrize(
+    ("box", "nav"),
+    [
+        ([0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ([1, 1, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0, 45, 45]),
+        ([-1, -1, -1, -1, -1], [0, 1, 1, 0, 0, 0, 0, -45, -45]),
+        ([0.34, -0.34, 0.34, 0.5, -0.5], [1, 0, 1, 0, 1, 0, 0, 22.5, -22.5]),
+        ([0.33, -0.33, 0.33, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ([-0.34, 0.34, -0.34, 0, 0], [0, 1, 0, 1, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_box_holds_keys_beyond_a_third(box: list[float], nav: list[float]) -> None:
+    np.testing.assert_allclose(make_action_set("box").to_nav(np.array(box, np.float32)), nav)
+
+
+def test_minerl_dict_is_in_its_own_order_and_units() -> None:
+    actions = make_action_set("minerl")
+    keys = {"forward": 1, "back": 0, "left": 0, "right": 1, "jump": 1, "sneak": 0, "sprint": 1}
+    nav = actions.to_nav({**keys, "camera": np.array([-10.0, 33.0], np.float32)})
+    assert nav.tolist() == [1, 0, 0, 1, 1, 0, 1, -10, 33]
+
+
+@pytest.mark.parametrize("name", ACTION_SETS)
+def test_a_batch_is_its_members(name: str) -> None:
+    actions = make_action_set(name)
+    space = batch_space(actions.space, 7)
+    space.seed(3)
+    for _ in range(5):
+        batch = space.sample()
+        nav = actions.batch_to_nav(batch, 7)
+        assert nav.shape == (7, 9)
+        assert nav.dtype == np.float32
+        singles = [actions.to_nav(member) for member in iterate(space, batch)]
+        np.testing.assert_array_equal(nav, np.stack(singles))
+
+
+def test_action_vectors_are_copies_of_the_table() -> None:
+    actions = make_action_set("nav-4")
+    actions.to_nav(0)[:] = 99
+    actions.batch_to_nav(np.zeros(2, np.int64), 2)[:] = 99
+    assert actions.to_nav(0).tolist() == NAV_8[0]
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("nav-4", 4, r"are 0 \.\. 3, got 4"),
+    ("nav-4", -1, r"are 0 \.\. 3, got -1"),
+    ("nav-4", 1.0, "whole numbers, got dtype float64"),
+    ("nav-4", True, "dtype bool"),
+    ("nav-4", "left", "expected numbers of shape"),
+    ("nav-4", None, "expected numbers of shape"),
+    ("nav-4", [1, 2], r"shape \(2,\).*expected numbers of shape \(\)"),
+    ("box", [0, 0, 0, 0], r"shape \(4,\).*expected numbers of shape \(5,\)"),
+    ("box", [0, 0, 0, 0, 1.5], r"within \[-1, 1\].*clip it"),
+    ("box", [0, 0, 0, 0, float("nan")], r"within \[-1, 1\]"),
+    ("box", [[0, 1], [2]], "no array of numbers|dtype object"),
+    ("minerl", {"camera": [0, 0]}, "dict with the keys"),
+    ("minerl", 3, "dict with the keys .* got int"),
+]
+
+
+@pytest.mark.parametrize(("name", "action", "message"), BAD)
+def test_bad_actions_say_what_was_expected(name: str, action: Any, message: str) -> None:
+    with pytest.raises(InvalidAction, match=message):
+        make_action_set(name).to_nav(action)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [("forward", 2, "'forward' is 0 or 1"), ("camera", [0, 181], r"camera must lie within")])
+def test_bad_minerl_entries(key: str, value: Any, message: str) -> None:
+    actions = make_action_set("minerl")
+    good = {k: 0 for k in ("forward", "back", "left", "right", "jump", "sneak", "sprint")} | {"camera": [0.0, 0.0]}
+    actions.to_nav(good)
+    with pytest.raises(InvalidAction, match=message):
+        actions.to_nav(good | {key: value})
+
+
+def test_wrong_batch_length() -> None:
+    with pytest.raises(InvalidAction, match=r"shape \(3,\).*expected numbers of shape \(4,\)"):
+        make_action_set("nav-4").batch_to_nav(np.zeros(3, np.int64), 4)
+
+
+def test_unknown_set_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'nav-4'"):
+        make_action_set("nav4")

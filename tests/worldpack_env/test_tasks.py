@@ -1,0 +1,170 @@
+"""Rewards, success and SPL in literal numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from worldpack_model.geometry import from_local, wrap_degrees
+
+from tests.worldpack_env.fakes import make_start
+from worldpack_env.goals import GoalView
+from worldpack_env.tasks import GoTo, LoopNav, default_step_limit, make_task, spl
+
+
+def at(*points: tuple[float, float], y: float = 64.0) -> np.ndarray:
+    """Poses at (x, z)."""
+    return np.array([[x, y, z, 0.0, 0.0] for x, z in points])
+
+
+def test_goto_rewards_progress_arrival_and_haste() -> None:
+    task = GoTo()
+    state = task.begin([make_start(goals=[(0, 5)])])
+    assert state.distance.tolist() == [5.0]
+    state, step = task.step(state, at((0, 1)))
+    assert step.reward == pytest.approx([0.1 * 1 - 0.01])
+    assert not step.terminated[0]
+    state, step = task.step(state, at((0, 0)))  # back again
+    assert step.reward == pytest.approx([-0.1 - 0.01])
+    state, step = task.step(state, at((0, 2.9)))
+    assert step.reward == pytest.approx([0.29 - 0.01])
+    assert not step.success[0]
+    state, step = task.step(state, at((0, 3.0)))  # exactly the radius of 2 counts
+    assert step.reward == pytest.approx([0.01 + 1.0 - 0.01])
+    assert step.success.tolist() == step.terminated.tolist() == [True]
+    assert state.subgoal.tolist() == [1]
+    assert state.distance == pytest.approx([2.0])
+
+
+def test_height_does_not_count() -> None:
+    task = GoTo()
+    _, step = task.step(task.begin([make_start(goals=[(0, 5)])]), at((0, 4), y=80.0))
+    assert step.success.tolist() == [True]
+
+
+def test_loop_visits_goals_in_order() -> None:
+    task = LoopNav("ABCA")
+    state = task.begin([make_start(goals=[(0, 6), (6, 0), (0, 0)])])
+    state, step = task.step(state, at((6, 0)))  # C before B does not count
+    assert state.subgoal.tolist() == [0]
+    assert step.reward == pytest.approx([0.1 * (6 - np.hypot(6, 6)) - 0.01])
+    state, step = task.step(state, at((0, 5)))
+    assert state.subgoal.tolist() == [1]
+    assert step.reward == pytest.approx([0.1 * (np.hypot(6, 6) - 1) + 1 - 0.01])
+    assert state.distance == pytest.approx([np.hypot(6, 5)])  # now to C
+    state, step = task.step(state, at((6, 0)))
+    assert step.reward == pytest.approx([0.1 * np.hypot(6, 5) + 1 - 0.01])
+    assert (state.subgoal.tolist(), step.success.tolist()) == ([2], [False])
+    state, step = task.step(state, at((0, 0)))
+    assert (state.subgoal.tolist(), step.success.tolist()) == ([3], [True])
+
+
+def test_turn_start_has_only_the_way_home_left() -> None:
+    task = LoopNav("ABA")
+    state = task.begin([make_start(goals=[(0, 6), (0, -4)], mode="turn")])
+    assert state.subgoal.tolist() == [1]
+    assert state.distance.tolist() == [4.0]
+    _, step = task.step(state, at((0, -2)))
+    assert step.success.tolist() == [True]
+
+
+def test_rows_are_independent() -> None:
+    task = LoopNav("ABA")
+    starts = [make_start(goals=[(0, 5), (0, 0)]), make_start(goals=[(5, 0), (0, 0)]), make_start(goals=[(9, 9), (0, 0)])]
+    poses = at((0, 4), (1, 1), (8, 8))
+    state, step = task.step(task.begin(starts), poses)
+    for i, start in enumerate(starts):
+        alone, alone_step = task.step(task.begin([start]), poses[i : i + 1])
+        assert alone.distance[0] == state.distance[i]
+        assert alone.subgoal[0] == state.subgoal[i]
+        assert alone_step.reward[0] == step.reward[i]
+    assert state.subgoal.tolist() == [1, 0, 1]
+
+
+def test_take_and_put_copy() -> None:
+    task = LoopNav("ABA")
+    state = task.begin([make_start(goals=[(0, 5), (0, 0)]), make_start(goals=[(0, 9), (0, 0)])])
+    row = state.take([1])
+    row.distance[0] = -1
+    assert state.distance.tolist() == [5.0, 9.0]
+    state.put([0], row)
+    assert state.distance.tolist() == [-1.0, 9.0]
+    assert state.goals[0].tolist() == state.goals[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("success", "shortest", "walked", "value"),
+    [(True, 10, 10, 1.0), (True, 10, 20, 0.5), (True, 10, 8, 1.0), (False, 10, 10, 0.0), (True, 1, 4, 0.25), (True, 0, 0, 1.0)],
+)
+def test_spl(success: bool, shortest: float, walked: float, value: float) -> None:
+    assert spl(success, shortest, walked) == pytest.approx(value)
+
+
+def test_shortest_counts_the_radius_once_for_each_end_of_a_leg() -> None:
+    assert GoTo().shortest(make_start(goals=[(0, 10)])) == pytest.approx(10 - 2)
+    assert LoopNav("ABA").shortest(make_start(goals=[(0, 10), (0, 0)])) == pytest.approx(20 - 6)
+    assert LoopNav("ABA").shortest(make_start(goals=[(0, 10), (0, -8)], mode="turn")) == pytest.approx(8 - 2)
+    assert LoopNav("ABA").shortest(make_start(goals=[(0, 3), (0, 0)])) == 1.0
+
+
+def test_step_limits() -> None:
+    # 3 * (1.5 * 15 / 0.8636 + 16), and with two and four ranges.
+    assert default_step_limit("AB", nav_range=15) == 127
+    assert default_step_limit("ABA", nav_range=15) == 253
+    assert default_step_limit("ABCA", nav_range=15) == 457
+    assert default_step_limit("ABCA", nav_range=15, mode="turn") == 127
+
+
+@pytest.mark.parametrize(
+    ("x", "z", "degrees"),
+    [(0, 9, 0), (-9, 0, 90), (9, 0, -90), (-5, 5, 45), (0, -9, 180)],  # facing +z, -x is to the right
+)
+def test_compass_and_vector(x: float, z: float, degrees: float) -> None:
+    start = make_start(goals=[(x, z)])
+    state, poses = GoTo().begin([start]), at((0, 0))
+    compass = GoalView("compass", (40, 40)).observe(state, poses, [start])["compass"]
+    assert compass.shape == (1, 1)
+    assert compass.dtype == np.float32
+    assert abs(float(wrap_degrees(compass[0, 0] - degrees))) == pytest.approx(0, abs=1e-4)
+    vector = GoalView("vector", (40, 40)).observe(state, poses, [start])["vector"][0]
+    np.testing.assert_allclose(from_local(vector.astype(np.float64), 0.0), [x, 0, z], atol=1e-5)
+
+
+def test_compass_turns_with_the_agent() -> None:
+    start = make_start(goals=[(0, 9)])
+    poses = at((0, 0))
+    poses[0, 3] = 30.0  # turned to the right, so the goal is to the left
+    assert GoalView("compass", (40, 40)).observe(GoTo().begin([start]), poses, [start])["compass"] == pytest.approx(-30.0)
+
+
+def test_vectors_are_clipped_to_the_space() -> None:
+    start = make_start(goals=[(0, 5000)])
+    view = GoalView("vector", (40, 40))
+    value = view.observe(GoTo().begin([start]), at((0, 0)), [start])["vector"][0]
+    assert value.tolist() == [0, 0, 512]
+    assert view.spaces["vector"].contains(value)
+
+
+def test_image_goal_is_the_current_waypoint() -> None:
+    task, start = LoopNav("ABA"), make_start(goals=[(0, 5), (0, 0)])
+    view = GoalView("image", (40, 40))
+    state = task.begin([start])
+    assert view.observe(state, at((0, 0)), [start])["goal_image"][0, 9, 9, 0] == 201
+    state, _ = task.step(state, at((0, 4)))
+    assert view.observe(state, at((0, 4)), [start])["goal_image"][0, 9, 9, 0] == 202
+    state, _ = task.step(state, at((0, 0)))  # all reached: the last stays
+    assert view.observe(state, at((0, 0)), [start])["goal_image"][0, 9, 9, 0] == 202
+
+
+def test_what_tasks_refuse() -> None:
+    with pytest.raises(ValueError, match="no way home"):
+        GoTo().begin([make_start(mode="turn")])
+    with pytest.raises(ValueError, match="2 waypoints, the loop ABA needs 3"):
+        LoopNav("ABA").begin([make_start()])
+    with pytest.raises(ValueError, match="no loop named 'ABC'.*ABCA"):
+        LoopNav("ABC")
+    with pytest.raises(ValueError, match="radius"):
+        LoopNav("ABA", radius=0)
+    with pytest.raises(ValueError, match="no task named 'gto'.*goto"):
+        make_task("gto")
+    with pytest.raises(ValueError, match="no goal observation named 'compas'.*compass"):
+        GoalView("compas", (40, 40))
