@@ -1,13 +1,14 @@
 """Trains a PPO agent on frames that the world model imagines: no engine runs while it learns.
 
-    python examples/01_train_ppo_in_imagination.py --steps 50000 --out agent.zip
+Usage: python examples/01_train_ppo_in_imagination.py --steps 50000 --out agent.zip
 """
 
 import argparse
 
 import gymnasium as gym
-import worldpack_env  # registers the ids
 from stable_baselines3 import PPO
+
+import worldpack_env  # registers the ids
 from worldpack_agents import SB3VecEnv
 
 

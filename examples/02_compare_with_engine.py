@@ -1,6 +1,6 @@
 """Plays one agent from the same starts in imagination and in the engine, in worlds nobody trained in, and prints both.
 
-    python examples/02_compare_with_engine.py --agent agent.zip
+Usage: python examples/02_compare_with_engine.py --agent agent.zip
 
 Without --agent a random agent plays. For intervals, pictures and a report use `worldpack compare`.
 An agent's file is a Stable-Baselines3 zip, and loading one may run code that is in it: load only your own.
@@ -11,8 +11,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import worldpack_env  # noqa: F401 - registers the ids
 from stable_baselines3 import PPO
+
+import worldpack_env  # noqa: F401 - registers the ids
 from worldpack_agents.vec_env import channels_first
 from worldpack_env import StartBank
 

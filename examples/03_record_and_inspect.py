@@ -1,6 +1,6 @@
 """Records loops in the engine, reads them back, and writes one as a strip of frames.
 
-    python examples/03_record_and_inspect.py --out episodes --episodes 4
+Usage: python examples/03_record_and_inspect.py --out episodes --episodes 4
 """
 
 import argparse
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from worldpack_env.recorder import RecordConfig, record
 from worldpack_model.evaluation import strip
 

@@ -1,12 +1,14 @@
 """The numbered examples run, with tiny settings and an untrained model."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
 from worldpack_model.checkpoint import save_model
 from worldpack_model.config import PRESETS
 from worldpack_model.world_model import WorldPack
@@ -51,6 +53,17 @@ def test_record_and_inspect(tmp_path: Path) -> None:
     said = run("03_record_and_inspect.py", "--out", "episodes", "--episodes", 2, cwd=tmp_path)
     assert said.count("the way home begins at frame") == 2
     assert (tmp_path / "episodes" / "strip.png").stat().st_size > 1000
+
+
+def test_python_of_the_readme(tmp_path: Path, model: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for shown, small in (("num_envs=16", f"num_envs=2, num_starts=2, model={str(model)!r}"), ("n_steps=64", "n_steps=8"), ("50_000", "16")):
+        assert code.count(shown) == 1
+        code = code.replace(shown, small)
+    script = tmp_path / "readme.py"
+    script.write_text(code)
+    run(str(script), cwd=tmp_path)
+    assert (tmp_path / "agent.zip").is_file()
 
 
 def test_every_example_is_run_here() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from worldpack_model.checkpoint import write_json
 
 from worldpack_agents.provenance import provenance, weights_id
+from worldpack_model.checkpoint import write_json
 
 
 @dataclass(frozen=True)

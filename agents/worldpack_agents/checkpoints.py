@@ -20,9 +20,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 from gymnasium import spaces
-from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
 
 from worldpack_agents.policies import PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
 
 log = logging.getLogger(__name__)
 

@@ -215,9 +215,9 @@ def _bench(words: Sequence[str]) -> None:
         return
     if words[0] != "speed":
         raise ValueError(f"There is no benchmark {words[0]!r}; there is: speed.")
-    from worldpack_agents.bench import BenchSpeedConfig, bench_speed
-
     import tyro
+
+    from worldpack_agents.bench import BenchSpeedConfig, bench_speed
 
     report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words[1:]), prog="worldpack bench speed"))
     rows = [[str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_batch']:.1f}", f"{r['env_steps_per_second']:.1f}"] for r in report["rows"]]
@@ -227,10 +227,9 @@ def _bench(words: Sequence[str]) -> None:
 def _doctor(words: Sequence[str]) -> None:
     if words:
         raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
+    from worldpack_agents.provenance import machine, versions
     from worldpack_env.worlds import WORLDS, make_world
     from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
-
-    from worldpack_agents.provenance import machine, versions
 
     rows = [[key, str(value)] for key, value in {**versions(), **machine()}.items()]
     for name in WORLDS:

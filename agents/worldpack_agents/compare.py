@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from worldpack_model.checkpoint import write_json
 
 from worldpack_agents.checkpoints import load_agent
 from worldpack_agents.env_config import EnvConfig
@@ -18,6 +17,7 @@ from worldpack_agents.evaluate import summarise
 from worldpack_agents.intervals import bootstrap_curve
 from worldpack_agents.provenance import provenance, weights_id
 from worldpack_agents.rollouts import AgentPolicy, Played, Policy, RandomPolicy, open_rollout, play
+from worldpack_model.checkpoint import write_json
 
 if TYPE_CHECKING:
     from worldpack_env.starts import StartBank
@@ -155,9 +155,8 @@ def compare(
         CheckpointError: if there is no such agent or model.
         BackendUnavailable: if the engine cannot run here.
     """
-    from worldpack_env.imagination import load_world_model
-
     from worldpack_agents.report import write_report
+    from worldpack_env.imagination import load_world_model
 
     env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
     model = load_world_model(env.model, device=env.device) if model is None else model

@@ -96,6 +96,7 @@ def make_envs(
         BackendUnavailable: if the engine cannot run here.
     """
     import gymnasium as gym
+
     import worldpack_env  # noqa: F401 - registers the ids
 
     if num_envs < 1:

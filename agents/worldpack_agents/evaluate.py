@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from worldpack_model.checkpoint import write_json
 
 from worldpack_agents.checkpoints import load_agent
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.intervals import bootstrap_mean, wilson
 from worldpack_agents.provenance import provenance, weights_id
 from worldpack_agents.rollouts import AgentPolicy, Played, Policy, Progress, RandomPolicy, open_rollout, play
+from worldpack_model.checkpoint import write_json
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from worldpack_env.actions import ActionSet
-from worldpack_env.rollout import Observation, Rollout
 
 from worldpack_agents.checkpoints import LoadedAgent
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.vec_env import channels_first
+from worldpack_env.actions import ActionSet
+from worldpack_env.rollout import Observation, Rollout
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(episodes_done, episodes_in_all)``."""

@@ -20,7 +20,6 @@ import gymnasium as gym
 import torch
 import tyro
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
-from worldpack_model.checkpoint import CheckpointError, resolve_device
 
 from worldpack_agents.callbacks import CurveWriter, ProgressBar, SegmentCheckpoints, StopOnSignal, restore_statistics
 from worldpack_agents.checkpoints import (
@@ -36,6 +35,7 @@ from worldpack_agents.env_config import EnvConfig, Where, make_envs
 from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_agents.provenance import versions
 from worldpack_agents.vec_env import SB3VecEnv
+from worldpack_model.checkpoint import CheckpointError, resolve_device
 
 log = logging.getLogger(__name__)
 

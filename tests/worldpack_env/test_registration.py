@@ -1,0 +1,138 @@
+"""The registered ids, the lazy package, and the options that make environments."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+import worldpack_env
+from tests.worldpack_env.fakes import SIZE, CountingWorld, FakeModel, make_bank
+from worldpack_env.env import NavEnv, make_nav_env
+from worldpack_env.reality import Reality
+from worldpack_env.vector_env import NavVectorEnv, make_nav_vector_env
+from worldpack_env.worlds import WORLDS
+
+
+@pytest.fixture(autouse=True)
+def counting_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the counting engine known by name."""
+    monkeypatch.setitem(WORLDS, "counting", "tests.worldpack_env.fakes:CountingWorld")
+
+
+def test_importing_the_package_registers_the_ids_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, gymnasium, worldpack_env\n"
+        "heavy = {'torch', 'cv2', 'numba', 'stable_baselines3', 'worldpack_model', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert all(id in gymnasium.registry for id in worldpack_env.IDS), worldpack_env.IDS\n"
+        "assert 'NavEnv' in dir(worldpack_env)\n"
+        "from worldpack_env import NavEnv\n"
+        "assert NavEnv.__name__ == 'NavEnv'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_can_be_loaded() -> None:
+    for name in worldpack_env.__all__:
+        assert getattr(worldpack_env, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'NavEnvironment'"):
+        _ = worldpack_env.NavEnvironment
+
+
+@pytest.mark.parametrize("name", worldpack_env.IDS)
+def test_make_and_make_vec_give_our_own_environments(name: str) -> None:
+    loop = "AB" if "GoTo" in name else "ABA"
+    env = gym.make(name, model=FakeModel(), starts=make_bank(loop))
+    assert isinstance(env.unwrapped, NavEnv)
+    assert isinstance(env.unwrapped.rollout.simulator, Reality) is ("Real" in name)
+    assert env.unwrapped.rollout.task.loop == loop
+    vector = gym.make_vec(name, num_envs=3, model=FakeModel(), starts=make_bank(loop))
+    assert type(vector) is NavVectorEnv
+    assert vector.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert vector.single_observation_space == env.observation_space
+    assert vector.single_action_space == env.action_space
+    observation, _ = vector.reset(seed=0)
+    assert vector.observation_space.contains(observation)
+
+
+def test_the_imagined_and_the_real_id_have_the_same_spaces() -> None:
+    for kind, loop in (("LoopNav", "ABA"), ("GoTo", "AB")):
+        options: dict[str, Any] = {"model": FakeModel(), "starts": make_bank(loop), "goal_obs": "vector", "action_set": "box"}
+        imagined, real = gym.make(f"WorldPack/{kind}-v0", **options), gym.make(f"WorldPack/{kind}Real-v0", **options)
+        assert imagined.observation_space == real.observation_space
+        assert imagined.action_space == real.action_space
+        assert imagined.unwrapped.max_episode_steps == real.unwrapped.max_episode_steps
+
+
+def test_step_limits_of_make_and_make_vec() -> None:
+    options: dict[str, Any] = {"model": FakeModel(), "starts": make_bank("ABA")}
+    vector = gym.make_vec("WorldPack/LoopNav-v0", num_envs=2, max_episode_steps=4, **options)
+    assert vector.max_episode_steps == 4
+    env = gym.make("WorldPack/LoopNav-v0", max_episode_steps=4, **options)
+    env.reset(seed=0)
+    vector.reset(seed=0)
+    for step in range(1, 5):
+        assert env.step(1)[3] is (step == 4)
+        assert vector.step(np.array([1, 1]))[3].tolist() == [step == 4] * 2
+    assert make_nav_env(max_episode_steps=1000, **options).max_episode_steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("observation", "key"), [("compass", "compass"), ("vector", "vector"), ("image", "goal_image"), ("none", None)]
+)
+def test_goal_observations(observation: str, key: str | None) -> None:
+    env = make_nav_env(model=FakeModel(), starts=make_bank("ABA"), goal_obs=observation)  # type: ignore[arg-type, typeddict-item]
+    assert set(env.observation_space.spaces) == {"image"} | ({key} if key else set())
+    assert env.observation_space.contains(env.reset(seed=0)[0])
+
+
+def test_the_engine_of_the_starts_is_used_and_its_frame_size() -> None:
+    env = make_nav_env(real=True, starts=make_bank("ABA"))
+    simulator = env.rollout.simulator
+    assert isinstance(simulator, Reality)
+    assert isinstance(simulator.worlds[0], CountingWorld)
+    assert simulator.frame_size == SIZE
+
+
+def test_real_environments_build_their_own_starts() -> None:
+    env = make_nav_vector_env(2, real=True, nav_range=5, num_starts=1, split="test", start="turn", frame_size=(32, 32))
+    observation, infos = env.reset(seed=0)
+    assert observation["image"].shape == (2, 32, 32, 3)
+    np.testing.assert_array_equal(observation["image"][0], env.rollout.bank[0].frames[-1])
+    assert infos["subgoal"].tolist() == [1, 1]  # only the way home is left
+    env.close()
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"nav_rnge": 5}, "no option named 'nav_rnge'.*nav_range"),
+    ({"action_set": "nav-5"}, "no action set named 'nav-5'.*nav-"),
+    ({"goal_obs": "map"}, "no goal observation named 'map'"),
+    ({"loop": "ABC"}, "no loop named 'ABC'"),
+    ({"world": "voxels", "real": True}, "no world named 'voxels'.*voxel"),
+    ({"nav_range": 1, "real": True}, "at least 3 blocks"),
+    ({"split": "tain", "real": True}, "no split named 'tain'.*train"),
+    ({"num_starts": 0, "real": True}, "at least one start"),
+    ({"start": "turn", "task": "goto", "real": True}, "no way home"),
+    ({"render_mode": "human"}, "expected None or one of rgb_array"),
+    ({"loop": "ABCA"}, "starts are for ABA, the task is ABCA"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_options_say_what_there_is(options: dict[str, Any], message: str) -> None:
+    fill = {} if options.get("real") else {"model": FakeModel(), "starts": make_bank("ABA")}
+    for make in (make_nav_env, lambda **k: make_nav_vector_env(2, **k)):
+        with pytest.raises(ValueError, match=message):
+            make(**fill, **options)  # type: ignore[operator]
+
+
+def test_an_unknown_model_is_named() -> None:
+    with pytest.raises((ValueError, OSError), match="voxel-65"):
+        make_nav_env(model="voxel-65")

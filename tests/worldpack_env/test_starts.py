@@ -1,0 +1,236 @@
+"""Starts cut from recorded loops, in an engine on the fly and from disk."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worldpack_model.episodes import Episode, split_of, write_episode
+
+from tests.worldpack_env.fakes import make_bank, make_start
+from tests.worldpack_env.recorder_world import RecorderWorld
+from worldpack_env.recorder import record_episode
+from worldpack_env.starts import Start, StartBank, start_from_episode
+from worldpack_env.worlds import make_world
+from worldpack_env.worlds.paths import cell_of, find_path, goals_in_ring
+
+
+def equal(a: Start, b: Start) -> bool:
+    """Same content."""
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ("world", "seed", "frames", "poses", "actions", "waypoints", "nav_range", "mode", "goal_frames", "shortest")
+    )
+
+
+@pytest.fixture(scope="module")
+def loops() -> dict[str, Episode]:
+    """A recorded loop of each kind, in the fake engine."""
+    world = RecorderWorld(flat=True)
+    return {
+        task: record_episode(world, seed=3, task=task, nav_range=8, rng=np.random.default_rng(1))  # type: ignore[arg-type]
+        for task in ("ABA", "ABCA")
+    }
+
+
+@pytest.mark.parametrize("loop", ["AB", "ABA", "ABCA"])
+def test_spawn_starts_end_with_the_look_around(loops: dict[str, Episode], loop: str) -> None:
+    episode = loops["ABCA" if loop == "ABCA" else "ABA"]
+    start = start_from_episode(episode, loop=loop)
+    assert len(start.frames) == 17  # 16 turns of 22.5 degrees
+    np.testing.assert_array_equal(start.frames, episode.frames[:17])
+    np.testing.assert_array_equal(start.actions, episode.actions[:16])
+    np.testing.assert_allclose(start.poses[-1], start.poses[0], atol=1e-9)
+    letters = ["ABC".index(letter) for letter in loop]
+    np.testing.assert_array_equal(start.waypoints, episode.waypoints[letters])
+
+
+@pytest.mark.parametrize("loop", ["ABA", "ABCA"])
+def test_turn_starts_stand_at_the_last_outbound_goal(loops: dict[str, Episode], loop: str) -> None:
+    episode = loops[loop]
+    start = start_from_episode(episode, loop=loop, mode="turn")
+    assert len(start.frames) == episode.turn_index
+    there = start.waypoints[-2] - start.poses[-1, :3]
+    assert np.hypot(there[0], there[2]) <= 1.0
+    assert set(episode.phases[: len(start.frames)]) == ({"look", "out"} if loop == "ABA" else {"look", "out", "out2"})
+
+
+def test_goal_frames_are_what_was_seen_on_arrival(loops: dict[str, Episode]) -> None:
+    episode = loops["ABCA"]
+    start = start_from_episode(episode, loop="ABCA")
+    assert start.goal_frames is not None
+    arrivals = [0, *(max(i for i, phase in enumerate(episode.phases) if phase == leg) for leg in ("out", "out2", "back"))]
+    np.testing.assert_array_equal(start.goal_frames, episode.frames[arrivals])
+    for waypoint, pose in zip(start.waypoints, episode.poses[arrivals], strict=True):
+        assert np.hypot(*(waypoint - pose[:3])[[0, 2]]) <= 1.0
+
+
+def test_episodes_that_hold_no_such_start(loops: dict[str, Episode]) -> None:
+    with pytest.raises(ValueError, match="2 waypoints, too few for the loop ABCA"):
+        start_from_episode(loops["ABA"], loop="ABCA")
+    with pytest.raises(ValueError, match="way home"):
+        start_from_episode(loops["ABA"], loop="AB", mode="turn")
+    with pytest.raises(ValueError, match="way home"):
+        start_from_episode(replace(loops["ABA"], turn_index=None), loop="ABA", mode="turn")
+    # No way home recorded, so no picture of A seen on arrival.
+    outward = replace(loops["ABA"], phases=tuple("out" if p != "look" else p for p in loops["ABA"].phases))
+    assert start_from_episode(outward, loop="ABA").goal_frames is None
+
+
+def test_straight_lines_stand_in_for_an_unknown_shortest_way() -> None:
+    assert make_start(goals=[(3, 4), (0, 0)]).shortest == pytest.approx(10)
+    assert make_start(goals=[(9, 9), (3, 4)], mode="turn").shortest == pytest.approx(5)  # only the way home is left
+
+
+# ------------------------------------------------------------------------------------------------------------------- from an engine
+
+
+@pytest.fixture(scope="module")
+def voxel() -> StartBank:
+    """Three starts of the embedded world."""
+    return StartBank.from_world("voxel", loop="ABA", nav_range=8, size=3, split="val", frame_size=(32, 32))
+
+
+def test_starts_of_a_world_keep_to_the_rules(voxel: StartBank) -> None:
+    world = make_world("voxel", frame_size=(32, 32))
+    for i in range(len(voxel)):
+        start = voxel[i]
+        assert split_of(start.seed) == "val"
+        assert start.frame_size == (32, 32)
+        assert start.nav_range == 8
+        view = world.reset(start.seed, start.poses[-1])
+        np.testing.assert_array_equal(view.frame, start.frames[-1])
+        surface = world.surface()
+        home, goal = cell_of(surface, start.waypoints[0]), cell_of(surface, start.waypoints[1])
+        assert goal in {tuple(cell) for cell in goals_in_ring(surface, home, 8, max_drop=1).tolist()}
+        assert find_path(surface, home, goal, max_drop=1) is not None
+        straight = 2 * np.hypot(*(start.waypoints[1] - start.waypoints[0])[[0, 2]])
+        assert straight - 1e-6 <= start.shortest <= 2.5 * straight
+
+
+def test_starts_depend_on_settings_and_number_alone(voxel: StartBank) -> None:
+    again = StartBank.from_world("voxel", loop="ABA", nav_range=8, size=2, split="val", frame_size=(32, 32))
+    assert equal(again[1], voxel[1])  # asked for first, and of a smaller bank
+    assert not equal(again[0], again[1])
+    other = StartBank.from_world("voxel", loop="ABA", nav_range=8, size=2, split="val", frame_size=(32, 32), seed=1)
+    assert other[1].seed != again[1].seed
+
+
+def test_a_start_is_made_once(voxel: StartBank) -> None:
+    assert voxel[0] is voxel[0]
+    rng = np.random.default_rng(0)
+    known = {id(voxel[i]) for i in range(3)}
+    assert all(id(voxel.sample(rng)) in known for _ in range(5))
+
+
+def test_banks_travel(voxel: StartBank) -> None:
+    assert copy.deepcopy(voxel) is voxel
+    voxel.close()
+    twin = pickle.loads(pickle.dumps(voxel))
+    assert equal(twin[2], voxel[2])
+    twin.close()
+    twin.close()
+
+
+def test_saved_banks_come_back_whole(voxel: StartBank, tmp_path: Path) -> None:
+    path = voxel.save(tmp_path / "deep" / "bank")
+    assert path.name == "bank.npz"
+    assert [p.name for p in path.parent.iterdir()] == ["bank.npz"]
+    loaded = StartBank.load(path)
+    assert len(loaded) == 3
+    assert (loaded.loop, loaded.world, loaded.mode, loaded.nav_range, loaded.frame_size) == ("ABA", "voxel", "spawn", 8, (32, 32))
+    assert all(equal(loaded[i], voxel[i]) for i in range(3))
+
+
+def test_a_bank_without_goal_frames_can_be_saved(tmp_path: Path) -> None:
+    start = replace(make_start(), goal_frames=None)
+    loaded = StartBank.load(StartBank.from_starts([start], loop="AB").save(tmp_path / "b.npz"))
+    assert loaded[0].goal_frames is None
+
+
+def test_hostile_bank_files_are_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "executed",))
+
+    np.savez(tmp_path / "pickle.npz", about=np.array([Evil()], dtype=object))
+    np.savez(tmp_path / "empty.npz", frames=np.zeros(3))
+    np.savez(tmp_path / "future.npz", about=np.array('{"format": 99, "loop": "AB", "starts": []}'))
+    np.savez(tmp_path / "extra.npz", about=np.array('{"format": 1, "loop": "AB", "starts": [{"sudo": 1}]}'))
+    for path in tmp_path.glob("*.npz"):
+        with pytest.raises(ValueError, match="is no start bank of format 1"):
+            StartBank.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------------- from disk
+
+
+def test_starts_from_recordings(loops: dict[str, Episode], tmp_path: Path) -> None:
+    for i, episode in enumerate(loops.values()):
+        write_episode(tmp_path, episode, stem=f"{i:06d}")
+    bank = StartBank.from_episodes(tmp_path, loop="ABA", mode="turn")
+    assert (len(bank), bank.world, bank.nav_range, bank.frame_size) == (1, "fake", 8, (16, 16))
+    cut = start_from_episode(loops["ABA"], loop="ABA", mode="turn")
+    np.testing.assert_array_equal(bank[0].frames, cut.frames)
+    np.testing.assert_array_equal(bank[0].goal_frames, cut.goal_frames)
+    for name in ("poses", "actions", "waypoints"):  # angles go through LoopNav's radians on disk
+        np.testing.assert_allclose(getattr(bank[0], name), getattr(cut, name), atol=1e-5)
+    assert len(StartBank.from_episodes(tmp_path, loop="ABCA", nav_range=8, split="train")) == 1
+    with pytest.raises(ValueError, match="no episode of ABA for range 30"):
+        StartBank.from_episodes(tmp_path, loop="ABA", nav_range=30)
+    with pytest.raises(ValueError, match="no loop named 'ABAB'"):
+        StartBank.from_episodes(tmp_path, loop="ABAB")
+
+
+# ------------------------------------------------------------------------------------------------------------------- refusals
+
+GOOD = make_start()
+BAD_STARTS = [
+    ({"frames": np.zeros((0, 8, 8, 3), np.uint8)}, "frames are"),
+    ({"frames": GOOD.frames.astype(np.float32)}, "expected .* uint8"),
+    ({"poses": np.zeros((2, 5))}, "do not fit 3 frames"),
+    ({"poses": np.full((3, 5), np.nan)}, "poses holds a number that is not finite"),
+    ({"actions": np.zeros((3, 9), np.float32)}, "do not fit 3 frames"),
+    ({"waypoints": np.zeros((1, 3))}, "two or more finite positions"),
+    ({"mode": "middle"}, "mode is 'middle'"),
+    ({"goal_frames": GOOD.frames[:1]}, "goal_frames are"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_STARTS)
+def test_bad_starts(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(GOOD, **change)
+
+
+BAD_BANKS: list[tuple[dict[str, Any], str]] = [
+    ({"size": 0}, "at least one start"),
+    ({"loop": "ACA"}, "no loop named 'ACA'"),
+    ({"mode": "trun"}, "no start mode named 'trun'.*turn"),
+    ({"loop": "AB", "mode": "turn"}, "no way home"),
+    ({"nav_range": 2}, "at least 3 blocks"),
+    ({"split": "tset"}, "no split named 'tset'.*test"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_BANKS)
+def test_bad_banks(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StartBank.from_world("voxel", **settings)
+
+
+def test_lists_that_are_no_bank() -> None:
+    with pytest.raises(ValueError, match="no starts"):
+        StartBank.from_starts([], loop="AB")
+    with pytest.raises(ValueError, match="share one engine"):
+        StartBank.from_starts([make_start(), make_start(mode="turn")], loop="AB")
+    with pytest.raises(IndexError, match=r"no start 5; the bank has starts 0 \.\. 4"):
+        make_bank()[5]
+    with pytest.raises(IndexError):
+        make_bank()[-1]
