@@ -14,9 +14,7 @@ FOLDERS = {
 
 
 def test_wheel_is_complete(tmp_path: Path) -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", *map(str, FOLDERS.values())], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    tracked = subprocess.run(["git", "ls-files", *map(str, FOLDERS.values())], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     copy = tmp_path / "tree"
     for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
         if (ROOT / name).is_file():

@@ -25,6 +25,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
+
 from worldpack_model.config import lookup
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS
 

@@ -6,7 +6,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from typing_extensions import Unpack
-from worldpack_model.config import lookup
 
 from worldpack_env.actions import ActionSet, make_action_set
 from worldpack_env.goals import GOAL_OBS
@@ -14,6 +13,7 @@ from worldpack_env.rollout import Rollout
 from worldpack_env.simulator import Simulator
 from worldpack_env.starts import StartBank, StartMode
 from worldpack_env.tasks import make_task
+from worldpack_model.config import lookup
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack

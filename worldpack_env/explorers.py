@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, forward_vector, wrap_degrees, yaw_towards
 
 from worldpack_env.worlds import Surface, WorldView
 from worldpack_env.worlds.paths import (
@@ -28,6 +27,7 @@ from worldpack_env.worlds.paths import (
     point_of,
     walking_costs,
 )
+from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, forward_vector, wrap_degrees, yaw_towards
 
 TURN: Final = 22.5
 """Degrees of one step of a look-around, and of a turn in the discrete action sets."""

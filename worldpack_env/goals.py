@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from worldpack_model.config import lookup
-from worldpack_model.geometry import to_local
 
 from worldpack_env.starts import Start
 from worldpack_env.tasks import TaskState
+from worldpack_model.config import lookup
+from worldpack_model.geometry import to_local
 
 GOAL_OBS: Final = {"compass": "compass", "vector": "vector", "image": "goal_image", "none": None}
 """Name of a goal observation -> the key it adds to the observation dict."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from worldpack_model.geometry import check_action
 
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start
 from worldpack_env.worlds import World, WorldView, make_world
+from worldpack_model.geometry import check_action
 
 
 class Reality:

@@ -26,18 +26,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-from worldpack_model.episodes import (
-    INDEX_NAME,
-    SPLITS,
-    Episode,
-    EpisodeIndex,
-    EpisodeMissingError,
-    IndexEntry,
-    entry_of,
-    write_atomically,
-    write_episode,
-)
-from worldpack_model.geometry import wrap_degrees
 
 from worldpack_env.explorers import TURN, Action, Script, Style, bump, explore, look, walk_to
 from worldpack_env.worlds import Surface, World, WorldView, make_world
@@ -50,6 +38,18 @@ from worldpack_env.worlds.paths import (
     point_of,
     walking_costs,
 )
+from worldpack_model.episodes import (
+    INDEX_NAME,
+    SPLITS,
+    Episode,
+    EpisodeIndex,
+    EpisodeMissingError,
+    IndexEntry,
+    entry_of,
+    write_atomically,
+    write_episode,
+)
+from worldpack_model.geometry import wrap_degrees
 
 LOGGER = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
 from worldpack_model.geometry import forward_vector, to_local
 
 if TYPE_CHECKING:

@@ -256,9 +256,7 @@ class Rollout:
 
     def _count_failures(self, slots: list[int]) -> None:
         self._failures += len(slots)
-        LOGGER.warning(
-            "The simulator lost slots %s (prediction not finite); %d of %d episodes so far.", slots, self._failures, self._episodes
-        )
+        LOGGER.warning("The simulator lost slots %s (prediction not finite); %d of %d episodes so far.", slots, self._failures, self._episodes)
         if self._failures >= FAILURES_TOLERATED and self._failures > FAILURE_SHARE * self._episodes:
             raise SimulatorFailedError(
                 f"{self._failures} of {self._episodes} episodes were lost to predictions that are not finite; "

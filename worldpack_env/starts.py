@@ -20,11 +20,11 @@ from typing import Any, Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from worldpack_env.worlds import Surface, World, make_world
 from worldpack_model.config import lookup
 from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex
 from worldpack_model.geometry import check_action, check_pose
-
-from worldpack_env.worlds import Surface, World, make_world
 
 StartMode = Literal["spawn", "turn"]
 MODES: Final = ("spawn", "turn")
@@ -71,9 +71,7 @@ class Start:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8 or k == 0:
             raise ValueError(f"frames are {self.frames.shape} {self.frames.dtype}, expected (k >= 1, H, W, 3) uint8.")
         if check_pose(self.poses, "poses").shape != (k, 5) or check_action(self.actions, "actions").shape != (k - 1, 9):
-            raise ValueError(
-                f"poses {self.poses.shape} and actions {self.actions.shape} do not fit {k} frames; expected ({k}, 5) and ({k - 1}, 9)."
-            )
+            raise ValueError(f"poses {self.poses.shape} and actions {self.actions.shape} do not fit {k} frames; expected ({k}, 5) and ({k - 1}, 9).")
         points = self.waypoints
         if points.ndim != 2 or points.shape[1] != 3 or len(points) < 2 or not np.isfinite(points).all():
             raise ValueError(f"waypoints are {points.tolist()}, expected two or more finite positions (x, y, z).")

@@ -19,10 +19,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from worldpack_model.config import lookup
-from worldpack_model.geometry import TICKS_PER_STEP, WALK_BLOCKS_PER_TICK
 
 from worldpack_env.starts import Start
+from worldpack_model.config import lookup
+from worldpack_model.geometry import TICKS_PER_STEP, WALK_BLOCKS_PER_TICK
 
 GOAL_RADIUS: Final = 2.0
 """Blocks over ground within which a goal counts as reached."""
@@ -143,7 +143,6 @@ class LoopNav:
         if reached.any():  # progress is measured to the next goal from here on
             after.distance = _over_ground(after.target(), poses)
         return after, TaskStep(reward, success.copy(), success)
-
 
     def shortest(self, start: Start) -> float:
         """Blocks over ground that must at least be walked from a start to success, at least 1.

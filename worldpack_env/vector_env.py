@@ -78,9 +78,7 @@ class NavVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
 
     # ------------------------------------------------------------------------------------------------------------------ Gymnasium
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begins episodes.
 
         Args:

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -85,7 +85,7 @@ class SegmentCheckpoints(BaseCallback):
         env = self.model.get_env()
         assert env is not None
         env.seed(seed)
-        self.model._last_obs = env.reset()
+        self.model._last_obs = cast(Any, env.reset())
         self.model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
         self._segment, self._updated = steps, steps
         if saved:

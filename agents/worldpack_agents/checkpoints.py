@@ -236,7 +236,7 @@ def _load_foreign(path: Path, *, trust: bool, device: str) -> LoadedAgent:
     failures = []
     for algorithm in ("ppo", "recurrent-ppo"):
         try:
-            model = algorithm_class(algorithm)[0].load(path, device=device)  # type: ignore[arg-type]
+            model = algorithm_class(algorithm)[0].load(path, device=device)
         except Exception as error:  # foreign pickles fail in any way
             failures.append(f"{algorithm}: {error}")
             continue

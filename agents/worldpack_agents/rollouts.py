@@ -131,8 +131,8 @@ def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any
         options["starts"] = starts
     if model is not None:
         options["model"] = model
-    task = "goto" if config.task == "GoTo" else "loop"
-    return assemble(num_slots, task=task, real=where == "real", **options)  # type: ignore[misc]
+    options["task"] = "goto" if config.task == "GoTo" else "loop"
+    return assemble(num_slots, real=where == "real", **options)
 
 
 def play(

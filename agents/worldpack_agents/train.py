@@ -1,7 +1,7 @@
 """Training of a navigation agent in imagined or real environments.
 
-Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl`` and TensorBoard's
-``tensorboard/``. The same command started again continues from the newest checkpoint; see :class:`~worldpack_agents.callbacks.SegmentCheckpoints` for
+Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl`` and
+TensorBoard's ``tensorboard/``. The same command started again continues from the newest checkpoint; see :class:`SegmentCheckpoints` for
 what is equal then.
 """
 
@@ -211,8 +211,8 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
             if bar is not None:
                 bar.close()
             model.logger.close()
-    path, manifest = newest_checkpoint(config.out) or (None, {"steps": 0})
-    return TrainResult(run=config.out, steps=int(manifest["steps"]), finished=not saver.stopped)
+    last = newest_checkpoint(config.out)
+    return TrainResult(run=config.out, steps=int(last[1]["steps"]) if last else 0, finished=not saver.stopped)
 
 
 def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:

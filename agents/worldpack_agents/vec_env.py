@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import gymnasium as gym
 import numpy as np
@@ -126,9 +126,9 @@ class SB3VecEnv(VecEnv):
                 infos[slot].update(self._chosen(info, slot))
         if dones.any():
             now = time.monotonic() - self._since
-            for slot in np.flatnonzero(dones):
-                infos[slot].update(self._ended(int(slot), info, bool(terminated[slot]), now))
-                self.reset_infos[slot] = self._chosen(info, int(slot))
+            for slot in np.flatnonzero(dones).tolist():
+                infos[slot].update(self._ended(slot, info, bool(terminated[slot]), now))
+                self.reset_infos[slot] = self._chosen(info, slot)
             self._returns[dones], self._lengths[dones] = 0.0, 0
         # Stable-Baselines3 adds to the rewards in place, so they are a copy of their own.
         return channels_first(observation), np.array(rewards, np.float32), dones, infos
@@ -168,7 +168,7 @@ class SB3VecEnv(VecEnv):
         if self.render_mode != "rgb_array":
             return [None] * self.num_envs
         images = self.env.render()
-        return [None] * self.num_envs if images is None else list(images)  # type: ignore[call-overload]
+        return [None] * self.num_envs if images is None else list(cast(Any, images))
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """An attribute of the batched environment, repeated for every asked slot.

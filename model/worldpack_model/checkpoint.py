@@ -18,6 +18,7 @@ import torch
 from worldpack_model.config import ModelConfig, from_dict
 
 if TYPE_CHECKING:
+    from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
 FORMAT = 1
@@ -185,6 +186,19 @@ def read_config(path: Path) -> ModelConfig:
         return from_dict(ModelConfig, json.loads((path / "config.json").read_text()), str(path / "config.json"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path / 'config.json'} is not JSON ({error}); use another copy.") from error
+
+
+def load_autoencoder(name: str) -> Autoencoder:
+    """Loads only the autoencoder of a model, whatever its dynamics are."""
+    from worldpack_model.autoencoder import Autoencoder
+
+    path = find_model(name)
+    read_manifest(path)
+    autoencoder, prefix = Autoencoder(read_config(path).autoencoder), "autoencoder."
+    tensors = {k.removeprefix(prefix): v for k, v in read_tensors(path / "model.safetensors").items() if k.startswith(prefix)}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    load_state(autoencoder, tensors, str(path / "model.safetensors"))
+    return autoencoder.eval()
 
 
 def load_model(name: str, *, device: str = "auto") -> WorldPack:

@@ -166,7 +166,7 @@ class TransformerConfig:
 
     width: int = 192
     """Width of a token."""
-    depth: int = 6
+    depth: int = 4
     """Number of blocks."""
     head_dim: int = 64
     """Width of an attention head."""

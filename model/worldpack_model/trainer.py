@@ -28,7 +28,7 @@ from torch import nn
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
     CheckpointError,
-    load_model,
+    load_autoencoder,
     load_state,
     read_manifest,
     read_tensors,
@@ -137,7 +137,7 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     model = WorldPack(model_config)
     run = _Run(config, model, fingerprint, progress)
     if config.autoencoder is not None:
-        source = load_model(config.autoencoder, device="cpu").autoencoder
+        source = load_autoencoder(config.autoencoder)
         if source.config != model.autoencoder.config:
             raise CheckpointError(f"The autoencoder of {config.autoencoder} has {source.config}, the preset needs {model.autoencoder.config}.")
         model.autoencoder.load_state_dict(source.state_dict())

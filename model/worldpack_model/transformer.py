@@ -122,8 +122,7 @@ class Block(nn.Module):
         x = x + m[5] * self.cross_out(back(seen))
 
         h = F.gelu(self.up(_modulate(x, m[6], m[7])), approximate="tanh")
-        x = x + m[8] * self.down(h)
-        return x
+        return torch.add(x, m[8] * self.down(h))
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -179,7 +178,6 @@ class CDiT(nn.Module):
 
     def prepare(self, context: Context, query: torch.Tensor) -> PackedContext:
         """Packs a context for predicting the frame at pose ``query (B, 5)``."""
-        batch = query.shape[0]
         of = self.pack.frame_of_token
         poses = context.poses
         offset = (poses[..., :3] - query[:, None, :3]).float()  # (B, F, 3) blocks; in float64 up to here

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from tests.worldpack_agents.agent_fakes import quadrants
 from worldpack_agents.callbacks import read_curve, segment_seed
 from worldpack_agents.checkpoints import checkpoints, load_agent, newest_checkpoint, read_policy_tensors
 from worldpack_agents.env_config import EnvConfig
@@ -21,8 +23,6 @@ from worldpack_agents.policies import PolicyConfig
 from worldpack_agents.train import LinearSchedule, PPOConfig, TrainAgentConfig, train_agent
 from worldpack_agents.vec_env import channels_first
 from worldpack_model.checkpoint import CheckpointError
-
-from tests.worldpack_agents.agent_fakes import quadrants
 
 
 def small(out: Path, **changes: object) -> TrainAgentConfig:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
-from tests.worldpack_agents.agent_fakes import SIZE, counting, quadrants
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor
+
+from tests.worldpack_agents.agent_fakes import SIZE, counting, quadrants
 from worldpack_agents.vec_env import SB3VecEnv, channels_first
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from worldpack_model.geometry import DYAW, check_pose, forward_vector, wrap_degrees
 
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start, StartBank
 from worldpack_env.worlds import Surface, WorldView
+from worldpack_model.geometry import DYAW, check_pose, forward_vector, wrap_degrees
 
 SIZE = (40, 40)
 STEP, SEED, TURN, NOISE = (0, 0), (0, 1), (0, 2), (0, 3)
@@ -61,9 +61,7 @@ def make_start(
 def make_bank(loop: str = "AB", count: int = 5, *, mode: str = "spawn") -> StartBank:
     """A bank whose starts differ in seed, context length and goals."""
     spots = {"AB": [(1.0, 5.0)], "ABA": [(1.0, 5.0), (0.0, 0.0)], "ABCA": [(1.0, 5.0), (5.0, 1.0), (0.0, 0.0)]}[loop]
-    starts = [
-        make_start(seed=i, context=2 + i % 3, goals=[(x + 0.5 * i, z) for x, z in spots], mode=mode, yaw=10.0 * i) for i in range(count)
-    ]
+    starts = [make_start(seed=i, context=2 + i % 3, goals=[(x + 0.5 * i, z) for x, z in spots], mode=mode, yaw=10.0 * i) for i in range(count)]
     return StartBank.from_starts(starts, loop=loop)
 
 

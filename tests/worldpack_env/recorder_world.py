@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from worldpack_model.geometry import DPITCH, DYAW, KEYS, check_action, check_pose, forward_vector, wrap_degrees
 
 from worldpack_env.worlds import Surface, WorldView
+from worldpack_model.geometry import DPITCH, DYAW, KEYS, check_action, check_pose, forward_vector, wrap_degrees
 
 SIZE = 200
 HALF_WIDTH = 0.3

@@ -101,7 +101,7 @@ def test_bad_actions_say_what_was_expected(name: str, action: Any, message: str)
 @pytest.mark.parametrize(("key", "value", "message"), [("forward", 2, "'forward' is 0 or 1"), ("camera", [0, 181], r"camera must lie within")])
 def test_bad_minerl_entries(key: str, value: Any, message: str) -> None:
     actions = make_action_set("minerl")
-    good = {k: 0 for k in ("forward", "back", "left", "right", "jump", "sneak", "sprint")} | {"camera": [0.0, 0.0]}
+    good = dict.fromkeys(("forward", "back", "left", "right", "jump", "sneak", "sprint"), 0) | {"camera": [0.0, 0.0]}
     actions.to_nav(good)
     with pytest.raises(InvalidAction, match=message):
         actions.to_nav(good | {key: value})

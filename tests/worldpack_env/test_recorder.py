@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, read_episode, write_episode
-from worldpack_model.geometry import DPITCH, DYAW, KEYS, wrap_degrees
 
 from tests.worldpack_env.recorder_world import RecorderWorld, make_fake
 from worldpack_env import recorder
 from worldpack_env.explorers import Style
 from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, record, record_episode
 from worldpack_env.worlds import Surface, WorldView
+from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, read_episode, write_episode
+from worldpack_model.geometry import DPITCH, DYAW, KEYS, wrap_degrees
 
 TASKS = [
     ("ABA", 5),
@@ -324,9 +324,7 @@ def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signa
         f"if __name__ == '__main__':\n    record(RecordConfig(out=Path({str(out)!r}), episodes=3000, world='fake', mix={SMALL},"
         " frame_size=16, explore_steps=12, workers=2), factory=make_fake, progress=False)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while len(list(out.glob("*/*/*/0*.json"))) < 5:

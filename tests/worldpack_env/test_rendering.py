@@ -37,7 +37,9 @@ def picture(start: Start, *, history: History | None = None, **changes: Any) -> 
     return compose(**{**settings, **changes})
 
 
-@pytest.mark.parametrize(("frame_size", "height", "width"), [((40, 40), 256, 256), ((64, 64), 256, 256), ((64, 96), 256, 384), ((361, 360), 360, 360)])
+@pytest.mark.parametrize(
+    ("frame_size", "height", "width"), [((40, 40), 256, 256), ((64, 64), 256, 256), ((64, 96), 256, 384), ((361, 360), 360, 360)]
+)
 def test_size_depends_on_the_frame_alone(frame_size: tuple[int, int], height: int, width: int) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (2, *frame_size, 3), dtype=np.uint8)

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from worldpack_model.config import PRESETS
-from worldpack_model.world_model import WorldPack
 
 from tests.worldpack_env.fakes import NOISE, SEED, STEP, TURN, CountingWorld, FakeModel, make_start
 from worldpack_env.actions import make_action_set
@@ -16,6 +14,8 @@ from worldpack_env.imagination import Imagination, load_world_model
 from worldpack_env.reality import Reality
 from worldpack_env.simulator import Views
 from worldpack_env.starts import StartBank
+from worldpack_model.config import PRESETS
+from worldpack_model.world_model import WorldPack
 
 NAV = make_action_set("nav-4")
 

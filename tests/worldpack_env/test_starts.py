@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from worldpack_model.episodes import Episode, split_of, write_episode
 
 from tests.worldpack_env.fakes import make_bank, make_start
 from tests.worldpack_env.recorder_world import RecorderWorld
@@ -18,6 +17,7 @@ from worldpack_env.recorder import record_episode
 from worldpack_env.starts import Start, StartBank, start_from_episode
 from worldpack_env.worlds import make_world
 from worldpack_env.worlds.paths import cell_of, find_path, goals_in_ring
+from worldpack_model.episodes import Episode, split_of, write_episode
 
 
 def equal(a: Start, b: Start) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from worldpack_model.geometry import from_local, wrap_degrees
 
 from tests.worldpack_env.fakes import make_start
 from worldpack_env.goals import GoalView
 from worldpack_env.tasks import GoTo, LoopNav, default_step_limit, make_task, spl
+from worldpack_model.geometry import from_local, wrap_degrees
 
 
 def at(*points: tuple[float, float], y: float = 64.0) -> np.ndarray:

@@ -268,13 +268,13 @@ def test_global_random_state_is_neither_read_nor_touched() -> None:
     plays = []
     for salt in (0, 1):
         random.seed(salt)
-        np.random.seed(salt)  # noqa: NPY002 - the global state is what is tested
+        np.random.seed(salt)
         torch.manual_seed(salt)
-        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         env, _ = imagined_env(2)
         env.reset(seed=1)
         plays.append(flat(trace(env)))
-        after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         assert states == after
     assert plays[0] == plays[1]
 

@@ -39,9 +39,7 @@ def turning_episode(seed: int, length: int = 24) -> Episode:
     frames = np.stack(
         [np.broadcast_to((column * 2 + p[3] + 10 * p[0] + seed * 40 + np.array([0, 60, 120])) % 256, (64, 64, 3)) for p in poses]
     ).astype(np.uint8)
-    return Episode(
-        frames, poses, actions, "ABA", f"voxel_{seed:06d}", 5, 950_000 + seed, "voxel", np.zeros((3, 3)), ("out",) * length, length // 2
-    )
+    return Episode(frames, poses, actions, "ABA", f"voxel_{seed:06d}", 5, 950_000 + seed, "voxel", np.zeros((3, 3)), ("out",) * length, length // 2)
 
 
 @pytest.fixture

@@ -118,9 +118,7 @@ def test_records_have_loopnavs_form_and_alignment(tmp_path: Path) -> None:
     # mineflayer: forward is (-sin yaw, -cos yaw) in (x, z); ours is (-sin, cos).
     for record, pose in zip(records, episode.poses, strict=True):
         ours = np.radians(pose[3])
-        np.testing.assert_allclose(
-            [-math.sin(record["yaw"]), -math.cos(record["yaw"])], [-math.sin(ours), math.cos(ours)], rtol=0, atol=1e-12
-        )
+        np.testing.assert_allclose([-math.sin(record["yaw"]), -math.cos(record["yaw"])], [-math.sin(ours), math.cos(ours)], rtol=0, atol=1e-12)
     assert records[0]["goal"] is None
     assert list(records[4]["goal"].values()) == episode.waypoints[1].tolist()
     assert list(records[-1]["goal"].values()) == episode.waypoints[0].tolist()

@@ -57,7 +57,7 @@ def test_slots_do_not_depend_on_the_batch(model: WorldPack) -> None:
 def test_same_seed_same_rollout_whatever_the_global_generators_do(model: WorldPack) -> None:
     def run(disturb: int) -> np.ndarray:
         torch.manual_seed(disturb)
-        np.random.seed(disturb)  # noqa: NPY002
+        np.random.seed(disturb)
         memory, gens = start(model, 1), generators(3)
         return np.stack([model.predict(memory, [0], ACTIONS[:1], gens).frames[0] for _ in range(3)])
 

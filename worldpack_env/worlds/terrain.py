@@ -194,9 +194,7 @@ def _fill(blocks: NDArray[np.uint8], height: NDArray[np.int16], biome: NDArray[n
 
 
 @njit(cache=True)
-def _level(
-    blocks: NDArray[np.uint8], height: NDArray[np.int16], taken: NDArray[np.bool_], x0: int, z0: int, x1: int, z1: int, limit: int
-) -> int:
+def _level(blocks: NDArray[np.uint8], height: NDArray[np.int16], taken: NDArray[np.bool_], x0: int, z0: int, x1: int, z1: int, limit: int) -> int:
     """Claims columns [x0, x1) x [z0, z1): levels the ground there and gives its height, or -1 where it is taken, wet or too steep."""
     if x0 < MARGIN + 2 or z0 < MARGIN + 2 or x1 > SIZE_X - MARGIN - 2 or z1 > SIZE_Z - MARGIN - 2:
         return -1

@@ -55,7 +55,8 @@ def _solid(blocks: NDArray[np.uint8], x: int, y: int, z: int) -> bool:
     if y >= SIZE_Y:
         return False
     b = blocks[x, y, z]
-    return b != AIR and b != WATER
+    solid: bool = b != AIR and b != WATER
+    return solid
 
 
 @njit(cache=True, error_model="numpy")
@@ -190,7 +191,8 @@ def _tick(blocks: NDArray[np.uint8], state: NDArray[np.float64], keys: NDArray[n
         state[_VY] = VERTICAL_DRAG * (state[_VY] - GRAVITY)
     state[_VX] *= drag
     state[_VZ] *= drag
-    return walking and (hit_x or hit_z)
+    blocked: bool = walking and (hit_x or hit_z)
+    return blocked
 
 
 @njit(cache=True, error_model="numpy")
