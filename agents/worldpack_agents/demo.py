@@ -9,7 +9,7 @@ from typing import Any
 
 from worldpack_agents.compare import CompareConfig, Comparison, Tell, compare
 from worldpack_agents.env_config import EnvConfig
-from worldpack_agents.train import TrainAgentConfig, train_agent
+from worldpack_agents.train import PPOConfig, TrainAgentConfig, train_agent
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Run folder; an interrupted demo is continued in it, a finished one is only evaluated again."""
-    steps: int = 20_480
+    steps: int = 10_240
     """Env steps of training in imagination."""
     episodes: int = 60
     """Evaluation episodes of each agent, in imagination and in the engine each, all on held-out worlds."""
@@ -36,8 +36,8 @@ class DemoConfig:
     def settings(self) -> tuple[TrainAgentConfig, CompareConfig]:
         """The two commands that the demo is made of."""
         steps, episodes = (512, 6) if self.smoke else (self.steps, self.episodes)
-        task = EnvConfig(task="GoTo", nav_range=self.nav_range, model=self.model, split="train", num_starts=64)
-        agent = TrainAgentConfig(out=self.out / "agent", where="imagined", env=task, total_steps=steps, seed=self.seed)
+        task = EnvConfig(task="GoTo", nav_range=self.nav_range, model=self.model, split="train", num_starts=64, max_episode_steps=48)
+        agent = TrainAgentConfig(out=self.out / "agent", where="imagined", env=task, ppo=PPOConfig(n_steps=32, n_epochs=4), total_steps=steps, seed=self.seed)
         if self.smoke:
             agent = replace(agent, env=replace(task, num_starts=8))
         held_out = replace(task, split="test", num_starts=episodes)

@@ -300,7 +300,7 @@ def _landmark(
                     blocks[x, g + 5, z] = a
         side = int(4.0 * _hash01(seed, cx, cz, salt + 5))
         mx, mz = cx + wx // 2, cz + wz // 2
-        for y in range(2):
+        for _ in range(2):
             if side != 0:
                 blocks[cx, g + 1, mz] = AIR
             if side != 2:
