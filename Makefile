@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all set-up themselves. Nothing else is needed but Python >= 3.10, pip and a C library.
+# `make demo` and `make test` do all set-up themselves. Nothing else is needed but Python >= 3.11, pip and a C library.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -27,7 +27,7 @@ def real_env(**kwargs: Any) -> NavEnv:
 
 def imagined_env(model: FakeModel | None = None, *, loop: str = "ABA", render: bool = False, **kwargs: Any) -> NavEnv:
     """Over the fake model."""
-    simulator = Imagination(model or FakeModel(), 1)  # type: ignore[arg-type]
+    simulator = Imagination(model or FakeModel(), 1)
     rollout = Rollout(simulator, make_task("loop", loop=loop), make_bank(loop), keep_history=render, **kwargs)
     return NavEnv(rollout, make_action_set("nav-4"), render_mode="rgb_array" if render else None)
 

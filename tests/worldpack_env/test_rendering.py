@@ -110,7 +110,7 @@ def test_memories_are_the_frames_of_their_step_numbers() -> None:
 
 
 def test_environments_render_every_slot_and_keep_history_through_autoreset() -> None:
-    rollout = Rollout(Imagination(FakeModel(), 2), make_task("goto"), make_bank("AB"), max_episode_steps=3, keep_history=True)  # type: ignore[arg-type]
+    rollout = Rollout(Imagination(FakeModel(), 2), make_task("goto"), make_bank("AB"), max_episode_steps=3, keep_history=True)
     env = NavVectorEnv(rollout, make_action_set("nav-4"), render_mode="rgb_array")
     with pytest.raises(ResetNeeded):
         env.render()
@@ -128,7 +128,7 @@ def test_environments_render_every_slot_and_keep_history_through_autoreset() -> 
 
 
 def test_a_branch_has_a_history_of_its_own() -> None:
-    rollout = Rollout(Imagination(FakeModel(), 1), make_task("goto"), make_bank("AB"), keep_history=True)  # type: ignore[arg-type]
+    rollout = Rollout(Imagination(FakeModel(), 1), make_task("goto"), make_bank("AB"), keep_history=True)
     env = NavVectorEnv(rollout, make_action_set("nav-4"), render_mode="rgb_array")
     env.reset(seed=0)
     env.step(np.array([3]))
@@ -143,7 +143,7 @@ def test_a_branch_has_a_history_of_its_own() -> None:
 
 
 def test_no_pictures_without_a_render_mode() -> None:
-    rollout = Rollout(Imagination(FakeModel(), 1), make_task("goto"), make_bank("AB"))  # type: ignore[arg-type]
+    rollout = Rollout(Imagination(FakeModel(), 1), make_task("goto"), make_bank("AB"))
     env = NavVectorEnv(rollout, make_action_set("nav-4"))
     env.reset(seed=0)
     with pytest.warns(UserWarning, match="render_mode"):

@@ -39,13 +39,13 @@ def imagined_env(slots: int, *, mode: AutoresetMode = AutoresetMode.SAME_STEP, m
     """An environment over the fake model, and the model."""
     model = model or FakeModel()
     task = make_task("loop" if loop != "AB" else "goto", loop=loop if loop != "AB" else "ABA")
-    rollout = Rollout(Imagination(model, slots), task, make_bank(loop), **{"max_episode_steps": 20, **kwargs})  # type: ignore[arg-type]
+    rollout = Rollout(Imagination(model, slots), task, make_bank(loop), **{"max_episode_steps": 20, **kwargs})
     return NavVectorEnv(rollout, make_action_set("nav-4"), autoreset_mode=mode), model
 
 
 def single_env(**kwargs: Any) -> NavEnv:
     """The same, alone."""
-    rollout = Rollout(Imagination(FakeModel(), 1), make_task("loop"), make_bank("ABA"), **{"max_episode_steps": 20, **kwargs})  # type: ignore[arg-type]
+    rollout = Rollout(Imagination(FakeModel(), 1), make_task("loop"), make_bank("ABA"), **{"max_episode_steps": 20, **kwargs})
     return NavEnv(rollout, make_action_set("nav-4"))
 
 
