@@ -28,8 +28,8 @@ def interval(entry: dict[str, Any], percent: bool = False) -> str:
 def model_table(data: dict[str, Any]) -> list[str]:
     """PSNR of the models on held-out loops."""
     lines = [
-        f"**Does the memory work?** {data['task']} loops in {data['episodes']} held-out worlds: the look-around and the way out are given, the way",
-        f"home is imagined from the actions alone ({data['models'][0]['imagined_frames']} frames, {data['models'][0]['revisit_frames']} of them views",
+        f"**Does the memory work?** {data['task']} loops in {data['episodes']} held-out worlds: look-around and way out are given, the way home",
+        f"is imagined from the actions alone ({data['models'][0]['imagined_frames']} frames, {data['models'][0]['revisit_frames']} of them views",
         "that were given before). `recent` is the same network, trained equally on the same data, without memory. PSNR in dB.",
         "",
         "| model | revisited views | elsewhere | all | autoencoder's ceiling at revisits |",
@@ -85,7 +85,12 @@ def main() -> int:
     lines = [BEGIN]
     for name, command, table in PARTS:
         if (RESULTS / name).is_file():
-            lines += ["", *table(json.loads((RESULTS / name).read_text())), "", f"`{command}` → [`{name}`](benchmarks/results/{name}), 95 % intervals."]
+            lines += [
+                "",
+                *table(json.loads((RESULTS / name).read_text())),
+                "",
+                f"`{command}` → [`{name}`](benchmarks/results/{name}), 95 % intervals.",
+            ]
     text = (ROOT / "README.md").read_text()
     before, rest = text.split(BEGIN)
     wanted = before + "\n".join([*lines, "", END]) + rest.split(END)[1]
