@@ -24,7 +24,6 @@ def run(script: str, *arguments: object, cwd: Path) -> str:
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -187,9 +187,9 @@ def _map(
     ahead = forward_vector(pose[3])[[0, 2]]
     beside = np.array([-ahead[1], ahead[0]])
     here = np.array(pixel(pose[[0, 2]]), np.float64)
-    body = np.stack([here + 11 * ahead, here - 7 * ahead + 6 * beside, here - 7 * ahead - 6 * beside])
+    body = np.stack([here + 13 * ahead, here - 8 * ahead + 6 * beside, here - 4 * ahead, here - 8 * ahead - 6 * beside])
     cv2.fillPoly(image, [np.round(body).astype(np.int32)], _INK, cv2.LINE_AA)
-    blocks = 10 ** int(np.floor(np.log10(max(1.0, 0.4 * side / scale))))
+    blocks = max(b for b in (1, 2, 5, 10, 20, 50, 100) if b == 1 or b * scale <= 0.4 * side)
     cv2.line(image, (10, side - 12), (10 + round(blocks * scale), side - 12), _FAINT, 2)
     _text(image, f"{blocks} block{'s' if blocks > 1 else ''}", (10, side - 18), _FAINT, scale=0.36)
     return image

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
+    "play": "walk by hand, in imagination or in the engine (opens a window)",
     "bench": "measure the speed of imagination",
     "doctor": "say what is installed, what is missing, and what to do",
 }
@@ -209,6 +210,14 @@ def _compare(words: Sequence[str]) -> None:
     _say(f"Report: {(config.out / 'report.html').resolve()}")
 
 
+def _play(words: Sequence[str]) -> None:
+    from worldpack_agents.play import HELP, PlayConfig, play_by_hand
+
+    config = _parse(PlayConfig, words, "play")
+    _say(HELP)
+    play_by_hand(config)
+
+
 def _bench(words: Sequence[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         _say("usage: worldpack bench speed [OPTIONS]")
@@ -259,6 +268,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "train-agent": _train_agent,
     "eval-agent": _eval_agent,
     "compare": _compare,
+    "play": _play,
     "bench": _bench,
     "doctor": _doctor,
 }

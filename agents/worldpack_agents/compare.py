@@ -89,6 +89,16 @@ class Comparison:
     """Start index -> waypoints ``(g, 3)``."""
 
 
+def agent_names(sources: Sequence[str]) -> list[str]:
+    """A different short name for each agent: ``random``, ``agent`` where there is only one, else the folder's name, numbered if it comes twice."""
+    trained = [s for s in sources if s != "random"]
+    names: list[str] = []
+    for source in sources:
+        name = "random" if source == "random" else "agent" if len(trained) == 1 else Path(source).stem
+        names.append(name if name not in names else f"{name}-{len(names) + 1}")
+    return names
+
+
 def replay(model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed: int = 0, evaluations: int | None = None) -> list[Replay]:
     """Imagines engine episodes again, open loop: the same start, the same actions, nothing of the engine after the first frame.
 
@@ -118,14 +128,17 @@ def replay(model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed:
 
 
 def curves(replays: Sequence[Replay], *, seed: int = 0) -> dict[str, list[dict[str, float]]]:
-    """PSNR, SSIM and pose error by step, means with 95 % intervals over episodes; ends where fewer than three episodes go on."""
+    """PSNR, SSIM and pose error by step, means with 95 % intervals over episodes; ends where fewer than three episodes go on.
+
+    ``still_psnr_db`` and ``still_ssim`` are what the first frame scores if it is kept: imagination that is no better has shown nothing.
+    """
     from worldpack_model.evaluation import psnr, ssim
     from worldpack_model.geometry import wrap_degrees
 
     if not replays:
         return {}
     longest = max(r.real.steps for r in replays)
-    names = ("psnr_db", "ssim", "position_error_blocks", "yaw_error_degrees")
+    names = ("psnr_db", "ssim", "position_error_blocks", "yaw_error_degrees", "still_psnr_db", "still_ssim")
     table = {name: np.full((len(replays), longest), np.nan) for name in names}
     for i, r in enumerate(replays):
         n = r.real.steps
@@ -133,6 +146,8 @@ def curves(replays: Sequence[Replay], *, seed: int = 0) -> dict[str, list[dict[s
             raise ValueError("Replays need the engine's frames; play with keep_frames.")
         table["psnr_db"][i, :n] = psnr(r.imagined_frames[1:], r.real.frames[1:])
         table["ssim"][i, :n] = ssim(r.imagined_frames[1:], r.real.frames[1:])
+        still = np.broadcast_to(r.real.frames[:1], r.real.frames[1:].shape)
+        table["still_psnr_db"][i, :n], table["still_ssim"][i, :n] = psnr(still, r.real.frames[1:]), ssim(still, r.real.frames[1:])
         table["position_error_blocks"][i, :n] = np.linalg.norm(r.imagined_poses[1:, [0, 2]] - r.real.poses[1:, [0, 2]], axis=1)
         table["yaw_error_degrees"][i, :n] = np.abs(wrap_degrees(r.imagined_poses[1:, 3] - r.real.poses[1:, 3]))
     enough = int((np.isfinite(table["psnr_db"]).sum(axis=0) >= min(3, len(replays))).sum())
@@ -167,8 +182,7 @@ def compare(
     played: dict[str, dict[str, list[Played]]] = {}
     results: list[dict[str, Any]] = []
     try:
-        for number, source in enumerate(config.agents):
-            name = "random" if source == "random" else Path(source).name if len(config.agents) > 2 else "agent"
+        for number, (source, name) in enumerate(zip(config.agents, agent_names(config.agents), strict=True)):
             policy: Policy = (
                 RandomPolicy(action_set.space)
                 if source == "random"

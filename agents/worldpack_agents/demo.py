@@ -37,7 +37,9 @@ class DemoConfig:
         """The two commands that the demo is made of."""
         steps, episodes = (512, 6) if self.smoke else (self.steps, self.episodes)
         task = EnvConfig(task="GoTo", nav_range=self.nav_range, model=self.model, split="train", num_starts=64, max_episode_steps=48)
-        agent = TrainAgentConfig(out=self.out / "agent", where="imagined", env=task, ppo=PPOConfig(n_steps=32, n_epochs=4), total_steps=steps, seed=self.seed)
+        agent = TrainAgentConfig(
+            out=self.out / "agent", where="imagined", env=task, ppo=PPOConfig(n_steps=32, n_epochs=4), total_steps=steps, seed=self.seed
+        )
         if self.smoke:
             agent = replace(agent, env=replace(task, num_starts=8))
         held_out = replace(task, split="test", num_starts=episodes)

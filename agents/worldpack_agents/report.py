@@ -1,126 +1,37 @@
-"""report.html: one file to double-click, pictures first."""
+"""report.html: one page to double-click, pictures first. It needs nothing beside it and follows the reader's light or dark style."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from worldpack_agents import figures
 from worldpack_agents.intervals import Interval
 
 if TYPE_CHECKING:
     from worldpack_agents.compare import Comparison, Replay
+    from worldpack_env.worlds import Surface
 
-_REAL, _IMAGINED = "#2563eb", "#ea580c"
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2937; --soft: #6b7280; --paper: #ffffff; --line: #e5e7eb; --card: #f9fafb; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e5e7eb; --soft: #9ca3af; --paper: #111827; --line: #374151; --card: #1f2937; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-p.note { color: var(--soft); margin-top: .2rem } img { max-width: 100%; border-radius: 6px; background: #fff }
-.videos { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 } figcaption { color: var(--soft); font-size: .85rem }
-.videos img { image-rendering: pixelated; width: 500px } table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .45rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-th { font-weight: 600; color: var(--soft); font-size: .85rem } td.name { font-weight: 600 }
-.scroll { overflow-x: auto } code, pre { background: var(--card); border-radius: 4px; padding: .1rem .3rem; font-size: .85rem }
-"""
+log = logging.getLogger(__name__)
 
-
-def _embedded(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def side_by_side(replay: Replay, *, scale: int = 4) -> bytes:
-    """An animated WebP: the engine on the left, the same actions imagined on the right; 5 env steps a second, as in the game."""
-    from PIL import Image
-
-    real = replay.real.frames
-    if real is None:
-        raise ValueError("This replay was played without keeping frames.")
-    gap = np.full((real.shape[1], 2, 3), 255, np.uint8)
-    pictures = []
-    for a, b in zip(real, replay.imagined_frames, strict=True):
-        both = np.concatenate([a, gap, b], axis=1)
-        pictures.append(Image.fromarray(both.repeat(scale, axis=0).repeat(scale, axis=1)))
-    out = io.BytesIO()
-    pictures[0].save(out, "WEBP", save_all=True, append_images=pictures[1:], duration=200, loop=0, quality=70, method=3)
-    return out.getvalue()
-
-
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def _png(figure: Any) -> str:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
-    return _embedded(out.getvalue(), "png")
-
-
-def paths_picture(replays: Sequence[Replay], goals: dict[int, NDArray[np.float64]], *, count: int = 4) -> str:
-    """Top-down paths: the engine's and the imagined one of the same actions."""
-    shown = list(replays)[:count]
-    figure, axes = _figure(3.2 * len(shown), 3.3, len(shown))
-    for axis, r in zip(axes, shown, strict=True):
-        points = goals[r.real.start_index]
-        # x grows to the left here, because a body that looks to +z (up) has -x on its right
-        axis.plot(-r.real.poses[:, 0], r.real.poses[:, 2], color=_REAL, label="engine", linewidth=2)
-        axis.plot(-r.imagined_poses[:, 0], r.imagined_poses[:, 2], color=_IMAGINED, label="imagined", linestyle="--", linewidth=2)
-        for name, point in zip("ABC", points, strict=False):
-            axis.annotate(name, (-point[0], point[2]), fontweight="bold", ha="center", va="center")
-            axis.plot(-point[0], point[2], "o", markersize=16, markerfacecolor="none", markeredgecolor="gray")
-        axis.set_aspect("equal", adjustable="datalim")
-        axis.set_title(f"start {r.real.start_index}", fontsize=9)
-        axis.tick_params(labelsize=7)
-    axes[0].legend(fontsize=8)
-    axes[0].set_ylabel("blocks", fontsize=8)
-    return _png(figure)
-
-
-def curves_picture(data: dict[str, list[dict[str, float]]]) -> str:
-    """The four open-loop curves with their intervals."""
-    titles = {"psnr_db": "PSNR (dB)", "ssim": "SSIM", "position_error_blocks": "position error (blocks)", "yaw_error_degrees": "yaw error (degrees)"}
-    figure, axes = _figure(13, 2.9, 4)
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        steps = np.arange(1, len(data[name]) + 1)
-        mean, low, high = (np.array([point[key] for point in data[name]]) for key in ("mean", "low", "high"))
-        axis.plot(steps, mean, color=_IMAGINED)
-        axis.fill_between(steps, low, high, color=_IMAGINED, alpha=0.2, linewidth=0)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("imagined step", fontsize=8)
-        axis.set_ylim(bottom=0)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-    return _png(figure)
-
-
-def outcomes_picture(agents: Sequence[dict[str, Any]]) -> str:
-    """Success of every agent, imagined beside real, with intervals."""
-    figure, (axis,) = _figure(1.6 + 1.5 * len(agents), 3.0)
-    for offset, where, colour in ((-0.17, "real", _REAL), (0.17, "imagined", _IMAGINED)):
-        mean = np.array([a[where]["success"]["mean"] for a in agents])
-        low, high = (np.array([a[where]["success"][key] for a in agents]) for key in ("low", "high"))
-        x = np.arange(len(agents)) + offset
-        axis.bar(x, mean, 0.32, color=colour, label={"real": "engine", "imagined": "imagined"}[where])
-        axis.errorbar(x, mean, [np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color="black", linestyle="none", capsize=4)
-    axis.set_xticks(range(len(agents)), [a["agent"] for a in agents])
-    axis.set_ylim(0, 1)
-    axis.set_ylabel("success")
-    axis.legend(fontsize=8)
-    return _png(figure)
-
-
-COLUMNS = (("success", True, 0), ("return", False, 2), ("path_length", False, 1), ("spl", False, 2), ("steps", False, 1))
+TEMPLATE: Final = Path(__file__).with_name("report.template.html")
+COLUMNS: Final = (("success", True, 0), ("return", False, 2), ("path_length", False, 1), ("spl", False, 2), ("steps", False, 1))
 """Columns of the table: key, shown in percent, digits."""
+_HEADS: Final = {
+    "success": ("success", "of episodes"),
+    "return": ("return", "reward units"),
+    "path_length": ("walked", "blocks"),
+    "spl": ("SPL", "0 to 1"),
+    "steps": ("steps", "of the env"),
+}
+_PLACES: Final = (("imagined", "dream", "imagined"), ("real", "engine", "engine"))
+"""Key in the data, style, words."""
 
 
 def table_rows(data: dict[str, Any]) -> list[list[str]]:
@@ -138,42 +49,199 @@ def write_report(comparison: Comparison, path: Path, *, videos: int = 4) -> None
     Args:
         comparison: what to show.
         path: the HTML file.
-        videos: replays shown as video.
+        videos: replays shown as video and as map.
     """
-    data, replays = comparison.data, comparison.replays
-    parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
-        f"<title>worldpack-env: imagination against engine</title><style>{_STYLE}</style></head><body>",
-        "<h1>Imagination against engine</h1>",
-        f"<p class='note'>{html.escape(data['env']['task'])} · range {data['env']['nav_range']} blocks · world "
-        f"{html.escape(data['env']['world'])}, split {data['env']['split']} · model {html.escape(data['weights'])}</p>",
-    ]
-    if replays:
-        parts.append("<h2>The same actions, side by side</h2><p class='note'>Left: the engine. Right: imagined from the start's frames and the")
-        parts.append("actions alone; the model never sees the engine after the first frame.</p><div class='videos'>")
-        for r in replays[:videos]:
-            caption = f"start {r.real.start_index}, {r.real.steps} steps, {'reached' if r.real.success else 'not reached'}"
-            parts.append(f"<figure><img alt='engine and imagination' src='{_embedded(side_by_side(r), 'webp')}'>")
-            parts.append(f"<figcaption>{caption}</figcaption></figure>")
-        parts.append("</div><h2>Paths from above</h2>")
-        parts.append(f"<img alt='paths' src='{paths_picture(replays, comparison.goals)}'>")
-        parts.append("<h2>Open loop, step by step</h2><p class='note'>")
-        parts.append(f"{len(replays)} engine episodes of {html.escape(data['replay']['of'])} replayed; bands are 95 % intervals.</p>")
-        parts.append(f"<img alt='curves' src='{curves_picture(data['replay'])}'>")
-    parts.append("<h2>Outcomes from the same starts</h2>")
-    parts.append(f"<img alt='success' src='{outcomes_picture(data['agents'])}'><div class='scroll'><table><tr><th>agent</th><th>in</th>")
-    parts += [f"<th>{key.replace('_', ' ')}</th>" for key, _, _ in COLUMNS]
-    parts.append("</tr>")
-    for row in table_rows(data):
-        parts.append(f"<tr><td class='name'>{html.escape(row[0])}</td>" + "".join(f"<td>{html.escape(c)}</td>" for c in row[1:]) + "</tr>")
-    parts.append(f"</table></div><p class='note'>{html.escape(data['interval'])}. {data['agents'][0]['real']['episodes']} episodes each. ")
-    for a in data["agents"]:
-        parts.append(f"{html.escape(a['agent'])}: the same outcome in both for {100 * a['same_outcome']:.0f} % of the starts. ")
-    made = data["provenance"]
-    parts.append(f"</p><h2>Made with</h2><p class='note'>{html.escape(made['made'])} · commit {html.escape(str(made['commit']))} · ")
-    parts.append(f"{html.escape(made['machine']['processor'])}, {made['machine']['torch_threads']} threads · ")
-    parts.append(f"torch {html.escape(made['versions']['torch'])}. All numbers are in report.json beside this page.</p></body></html>")
+    shown = comparison.replays[:videos]
+    parts = {
+        "lead": _lead(comparison.data),
+        "cards": "\n".join(_card(agent) for agent in comparison.data["agents"]),
+        "replays": _replays(comparison, shown) if shown else "",
+        "scores": _scores(comparison.data["agents"]),
+        "table": _table(comparison.data),
+        "agreement": _agreement(comparison.data["agents"]),
+        "drift": _drift(comparison.data["replay"]) if comparison.replays else "",
+        "learning": _learning(comparison.data["agents"]),
+        "made": _made(comparison.data),
+    }
+    page = TEMPLATE.read_text(encoding="utf-8")
+    for key, value in parts.items():
+        page = page.replace("{{" + key + "}}", value)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("\n".join(parts), encoding="utf-8")
+    temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
+
+
+def _lead(data: dict[str, Any]) -> str:
+    env, count = data["env"], data["agents"][0]["real"]["episodes"]
+    what = "walk to a goal" if env["task"] == "GoTo" else f"walk the loop {'&nbsp;&rarr;&nbsp;'.join(env['loop'])}"
+    worlds = "worlds of the training split" if env["split"] == "train" else "held-out worlds"
+    return (
+        f"The task: <b>{what}</b>, range {env['nav_range']} blocks. Each agent plays the same {count} starts in {worlds} twice: in frames that "
+        f"<b>{html.escape(str(env['model']))}</b> imagines, and in the engine <b>{html.escape(env['world'])}</b>."
+    )
+
+
+def _card(agent: dict[str, Any]) -> str:
+    boxes = []
+    for where, style, word in _PLACES:
+        value = agent[where]["success"]
+        boxes.append(
+            f"<div class='{style}'><span class='big'>{100 * value['mean']:.0f}<small>%</small></span>"
+            f"<span class='sub'>[{100 * value['low']:.0f}, {100 * value['high']:.0f}] {word}</span></div>"
+        )
+    return (
+        f"<div class='card'><h3>{html.escape(agent['agent'])}</h3><div class='pair'>{''.join(boxes)}</div>"
+        f"<p>succeed; same outcome in both from {100 * agent['same_outcome']:.0f} % of the starts</p></div>"
+    )
+
+
+def _replays(comparison: Comparison, shown: Sequence[Replay]) -> str:
+    videos = "\n".join(_video(replay) for replay in shown)
+    maps = _maps(comparison, shown)
+    return (
+        "<section><h2>The same actions, side by side</h2>"
+        "<p>The agent walked in the engine. The world model imagined the same start with the same actions: it is given the look-around at the start, "
+        f"and nothing of the engine after it.</p><div class='grid videos'>{videos}</div></section>"
+        "<section><h2>Ways from above</h2><p>From one start, the agent once acted on the engine's frames and once on imagined ones; the dotted line "
+        "is where the world model believed to be while it replayed the engine's actions. Nobody can stand on dark ground. <span class='legend'>"
+        "<i class='engine'></i>in the engine <i class='dream'></i>in imagination <i class='believed'></i>believed in the replay</span></p>"
+        f"<div class='grid maps'>{maps}</div></section>"
+    )
+
+
+def _video(replay: Replay) -> str:
+    real = replay.real.frames
+    if real is None:
+        raise ValueError("This replay was played without keeping frames.")
+    end = "succeeded" if replay.real.success else "did not succeed"
+    off = float(np.hypot(*(replay.imagined_poses[-1] - replay.real.poses[-1])[[0, 2]]))
+    return (
+        "<figure><div class='labels'><span class='engine'>engine</span><span class='dream'>imagined</span></div>"
+        f"<img class='pixels' alt='engine on the left, imagined on the right' src='{figures.video(real, replay.imagined_frames)}'>"
+        f"<figcaption>start {replay.real.start_index}: {replay.real.steps} steps, {end}"
+        f"<br><span class='note'>{off:.1f} blocks apart at the end</span></figcaption></figure>"
+    )
+
+
+def _maps(comparison: Comparison, shown: Sequence[Replay]) -> str:
+    from worldpack_env.tasks import GOAL_RADIUS
+
+    dreams = {p.start_index: p for p in comparison.played[comparison.data["replay"]["of"]]["imagined"]}
+    surfaces = _surfaces(comparison, shown)
+    pictures = []
+    for number, replay in enumerate(shown):
+        index = replay.real.start_index
+        ways = {
+            "engine": ("engine", replay.real.poses, "-"),
+            "imagined": ("dream", dreams[index].poses, "--"),
+            "believed": ("third", replay.imagined_poses, ":"),
+        }
+        picture = figures.path_map(comparison.goals[index], surfaces.get(index), ways, radius=GOAL_RADIUS, name=f"map-{number}")
+        pictures.append(f"<figure>{picture}<figcaption>start {index}</figcaption></figure>")
+    return "\n".join(pictures)
+
+
+def _surfaces(comparison: Comparison, shown: Sequence[Replay]) -> dict[int, Surface]:
+    """The ground of the shown starts; without it where the engine cannot run any more."""
+    from worldpack_env.worlds import BackendUnavailable, make_world
+
+    data, surfaces = comparison.data, dict[int, "Surface"]()
+    try:
+        world = make_world(data["env"]["world"])
+        try:
+            for replay in shown:
+                index = replay.real.start_index
+                world.reset(data["world_seeds"][index], replay.real.poses[0])
+                surfaces[index] = world.surface()
+        finally:
+            world.close()
+    except BackendUnavailable as error:
+        log.warning("The maps show no ground: %s", error)
+    return surfaces
+
+
+def _scores(agents: Sequence[dict[str, Any]]) -> str:
+    def rows(key: str) -> list[tuple[str, Interval, Interval]]:
+        return [(a["agent"], Interval(**a["imagined"][key]), Interval(**a["real"][key])) for a in agents]
+
+    charts = [("Success", rows("success")), ("SPL, success weighted by path length", rows("spl"))]
+    return figures.interval_chart(charts, name="scores", percent=[True, False])
+
+
+def _table(data: dict[str, Any]) -> str:
+    heads = "".join(f"<th>{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span></th>" for key, _, _ in COLUMNS)
+    rows = []
+    for agent in data["agents"]:
+        for where, style, word in _PLACES:
+            cells = "".join(_cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
+            lost = agent[where]["lost_slots"]
+            note = f"<br><span class='note'>{lost} lost</span>" if lost else ""
+            rows.append(f"<tr><th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}</tr>")
+    return f"<table><thead><tr><th>agent</th><th>in</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    value, _, interval = text.partition(" [")
+    return f"<td>{value}<br><span class='note'>[{interval}</span></td>"
+
+
+def _agreement(agents: Sequence[dict[str, Any]]) -> str:
+    from worldpack_agents.agreement import mean_maximum_rank_violation, pearson
+
+    if len(agents) < 3:
+        return ""
+    dream, truth = ([a[where]["success"]["mean"] for a in agents] for where in ("imagined", "real"))
+    r = pearson(dream, truth)
+    told = f"{r:.2f}" if np.isfinite(r) else "undefined, because all succeed equally often"
+    return (
+        f"<p>Over {len(agents)} agents, Pearson's r of imagined and real success is <b>{told}</b>; the mean maximum rank violation is "
+        f"<b>{mean_maximum_rank_violation(dream, truth):.3f}</b> (0: imagination ranks them as the engine does).</p>"
+    )
+
+
+def _drift(replay: dict[str, Any]) -> str:
+    def line(name: str) -> list[Interval]:
+        return [Interval(**point) for point in replay[name]]
+
+    charts: list[figures.Chart] = [
+        ("PSNR", "dB", {"imagined": ("dream", line("psnr_db"), "-"), "first frame kept": ("faint", line("still_psnr_db"), ":")}),
+        ("SSIM", "", {"imagined": ("dream", line("ssim"), "-"), "first frame kept": ("faint", line("still_ssim"), ":")}),
+        ("Position error", "blocks", {"imagined": ("dream", line("position_error_blocks"), "-")}),
+        ("Heading error", "degrees", {"imagined": ("dream", line("yaw_error_degrees"), "-")}),
+    ]
+    x = np.arange(1, len(replay["psnr_db"]) + 1).tolist()
+    picture = figures.line_charts(charts, x=x, xlabel="imagined steps", name="drift")
+    return (
+        f"<section><h2>How far imagination drifts</h2><p>{replay['episodes']} engine episodes of {html.escape(replay['of'])}, imagined along "
+        "the same actions, step by step against the truth. The dotted line is what a picture that never changes scores.</p>"
+        f"<div class='chart'>{picture}</div></section>"
+    )
+
+
+def _learning(agents: Sequence[dict[str, Any]]) -> str:
+    """Success while training, of the agents whose run folder has a curve."""
+    from worldpack_agents.callbacks import read_curve
+
+    lines: dict[str, tuple[str, list[Interval], str]] = {}
+    steps: list[float] = []
+    for agent, style in zip(agents, ("-", "--", ":", "-."), strict=False):
+        points = [p for p in read_curve(Path(agent["source"]) / "curve.jsonl") if "success" in p]
+        if len(points) > 1 and (not steps or len(points) <= len(steps)):
+            steps = steps or [p["step"] / 1000 for p in points]
+            lines[agent["agent"]] = ("dream", [Interval(100 * p["success"], 100 * p["success"], 100 * p["success"], 100) for p in points], style)
+    if not lines:
+        return ""
+    picture = figures.line_charts(
+        [("Success while learning", "% of the last 100 episodes", lines)], x=steps, xlabel="thousand env steps of training", name="learning"
+    )
+    return f"<section><h2>How it learned</h2><div class='chart narrow'>{picture}</div></section>"
+
+
+def _made(data: dict[str, Any]) -> str:
+    told = {"weights": data["weights"], "task": data["env"], "intervals": data["interval"], **data["provenance"]}
+    rows = []
+    for key, value in told.items():
+        shown = value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
+        rows.append(f"<tr><th>{html.escape(key)}</th><td><pre>{html.escape(shown)}</pre></td></tr>")
+    return f"<table class='fine'>{''.join(rows)}</table><p class='note'>All numbers are in report.json beside this page.</p>"

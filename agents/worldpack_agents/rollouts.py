@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldpack_agents.checkpoints import LoadedAgent
 from worldpack_agents.env_config import EnvConfig, Where
-from worldpack_agents.vec_env import channels_first
+from worldpack_agents.vec_env import channels_first, channels_first_space
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
 
@@ -56,31 +57,71 @@ class RandomPolicy:
 
 
 class AgentPolicy:
-    """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode."""
+    """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode.
+
+    What it draws comes from one generator an episode, not from torch's global one as in ``policy.predict``: an episode is then the same whatever
+    is played beside it.
+    """
 
     def __init__(self, agent: LoadedAgent, *, name: str = "agent", deterministic: bool = True) -> None:
         self.agent, self.name, self.deterministic = agent, name, deterministic
-        self._states: dict[int, Any] = {}
+        self._rngs: dict[int, np.random.Generator] = {}
+        self._states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def check(self, observation: gym.Space[Any], action: gym.Space[Any]) -> None:
+        """Checks that the policy fits an environment.
+
+        Raises:
+            ValueError: if observations or actions are others than it was trained with.
+        """
+        seen, policy = channels_first_space(cast(gym.spaces.Dict, observation)), self.agent.policy
+        if seen != policy.observation_space or action != policy.action_space:
+            raise ValueError(
+                f"The agent {self.agent.source} sees {policy.observation_space} and acts in {policy.action_space}, the environment has {seen} and "
+                f"{action}; choose the goal_obs, action_set and frames that it was trained with."
+            )
 
     def begin(self, episode: int, seed: int) -> None:
-        """Forgets an earlier state of this episode number."""
-        self._states.pop(episode, None)
+        """Seeds the episode's generator; a recurrent policy forgets."""
+        self._rngs[episode] = np.random.default_rng([seed, 19])
+        if self.agent.recurrent:
+            lstm = self.agent.policy.lstm_actor
+            nothing = torch.zeros(lstm.num_layers, 1, lstm.hidden_size, device=self.agent.policy.device)
+            self._states[episode] = (nothing, nothing)
 
     def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
         """The policy's actions."""
-        shown = channels_first(observation)
+        policy = self.agent.policy
+        shown = {k: torch.as_tensor(np.ascontiguousarray(v), device=policy.device) for k, v in channels_first(observation).items()}
+        with torch.no_grad():
+            distribution = self._distribution(shown, episodes)
+            if isinstance(distribution, torch.distributions.Categorical):
+                return self._choose(distribution.probs.double().cpu().numpy(), episodes)
+            actions: NDArray[np.float32] = distribution.mean.cpu().numpy()
+            deviations = distribution.stddev.cpu().numpy()
+        if not self.deterministic:
+            noise = [self._rngs[e].standard_normal(actions.shape[1:]) for e in episodes]
+            actions = (actions + deviations * np.stack(noise)).astype(np.float32)
+        return np.clip(actions, policy.action_space.low, policy.action_space.high)
+
+    def _distribution(self, shown: dict[str, torch.Tensor], episodes: Sequence[int]) -> Any:
         if not self.agent.recurrent:
-            actions, _ = self.agent.policy.predict(shown, deterministic=self.deterministic)
-            return np.asarray(actions)
-        rows = []
+            return self.agent.policy.get_distribution(shown).distribution
+        hidden, cell = (torch.cat([self._states[e][part] for e in episodes], dim=1) for part in (0, 1))
+        goes_on = torch.zeros(len(episodes), device=self.agent.policy.device)
+        made, (hidden, cell) = self.agent.policy.get_distribution(shown, (hidden, cell), goes_on)
         for i, episode in enumerate(episodes):
-            state = self._states.get(episode)
-            one = {key: value[i : i + 1] for key, value in shown.items()}
-            action, self._states[episode] = self.agent.policy.predict(
-                one, state=state, episode_start=np.array([state is None]), deterministic=self.deterministic
-            )
-            rows.append(action[0])
-        return np.stack(rows)
+            self._states[episode] = (hidden[:, i : i + 1], cell[:, i : i + 1])
+        return made.distribution
+
+    def _choose(self, probabilities: NDArray[np.float64], episodes: Sequence[int]) -> NDArray[np.int64]:
+        if self.deterministic:
+            best: NDArray[np.int64] = probabilities.argmax(axis=1)
+            return best
+        below = probabilities.cumsum(axis=1)
+        drawn = np.array([[self._rngs[e].random()] for e in episodes]) * below[:, -1:]
+        chosen: NDArray[np.int64] = (below <= drawn).sum(axis=1).clip(max=probabilities.shape[1] - 1)
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -155,7 +196,12 @@ def play(
         seed: episode ``i`` draws everything random from ``(seed, i)``, whatever slot it is played in.
         keep_frames: keep the frames of the first so many episodes.
         progress: told about finished episodes.
+
+    Raises:
+        ValueError: if the policy does not fit the environment.
     """
+    if isinstance(policy, AgentPolicy):
+        policy.check(rollout.observation_space, action_set.space)
     total = len(start_indices)
     waiting, running = list(range(total)), dict[int, int]()  # running: slot -> episode
     poses: dict[int, list[NDArray[np.float64]]] = {}

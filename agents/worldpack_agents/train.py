@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Settings of PPO (Schulman et al. 2017), tuned to learn GoTo within 20,000 env steps."""
+    """Settings of PPO (Schulman et al. 2017), tuned to learn GoTo within 10,000 env steps."""
 
-    n_steps: int = 64
+    n_steps: int = 32
     """Env steps of each slot between two updates."""
     batch_size: int = 256
     """Transitions of a minibatch."""
-    n_epochs: int = 6
+    n_epochs: int = 4
     """Passes over the transitions of an update."""
     learning_rate: float = 1e-3
     """Adam's learning rate at the start."""

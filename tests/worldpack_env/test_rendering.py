@@ -140,6 +140,10 @@ def test_a_branch_has_a_history_of_its_own() -> None:
     assert shown is not None
     assert again is not None
     np.testing.assert_array_equal(shown[0], again[0])
+    histories = rollout._histories
+    assert histories is not None
+    assert histories[0] is not None
+    assert len(histories[0].frames) == len(histories[0].poses) == histories[0].context + 1
 
 
 def test_no_pictures_without_a_render_mode() -> None:

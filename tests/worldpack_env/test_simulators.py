@@ -171,6 +171,14 @@ def test_reality_opens_the_very_first_frame_of_a_start(voxel_bank: StartBank) ->
     simulator.close()
 
 
+def test_reality_stands_where_the_context_ends() -> None:
+    start = make_start(context=3)
+    start.poses[:, 2] = [0.0, 1.0, 2.0]
+    start.poses[:, 3] = [0.0, 10.0, 20.0]
+    views = Reality("counting", 1, factory=counting).start([0], [start], [0])
+    assert views.poses.tolist() == [[0.0, 64.0, 2.0, 20.0, 0.0]]
+
+
 def test_a_turn_shows_in_the_very_next_real_frame(voxel_bank: StartBank) -> None:
     simulator = Reality("voxel", 1)
     start = voxel_bank[0]

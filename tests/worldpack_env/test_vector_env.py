@@ -292,6 +292,18 @@ def test_unseeded_slots_differ_and_a_list_seeds_each() -> None:
         env.reset(seed=[1, 2])
 
 
+def test_every_episode_has_chance_of_its_own() -> None:
+    env = counting_env(AutoresetMode.SAME_STEP)
+    env.reset(seed=0)
+    for _ in range(8):
+        env.step(NOOP)
+    simulator = env.rollout.simulator
+    assert isinstance(simulator, CountingSimulator)
+    drawn = [seed for seeds in simulator.seeds.values() for seed in seeds]
+    assert len(drawn) == 15  # three slots, five episodes each
+    assert len(set(drawn)) == 15
+
+
 def test_a_given_start_does_not_shift_the_stream() -> None:
     a, _ = imagined_env(1)
     b, _ = imagined_env(1)
