@@ -150,6 +150,7 @@ while True:
         time.sleep(0.01 + 0.013 * round_)
         child.send_signal(signal.SIGKILL)
         child.wait()
+        child.stdout.close()
         folders = [p for p in tmp_path.iterdir() if (p / "manifest.json").exists()]
         assert folders
         if target.exists():
