@@ -324,7 +324,13 @@ def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signa
         f"if __name__ == '__main__':\n    record(RecordConfig(out=Path({str(out)!r}), episodes=3000, world='fake', mix={SMALL},"
         " frame_size=16, explore_steps=12, workers=2), factory=make_fake, progress=False)\n"
     )
-    process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.DEVNULL)
+    # A shell starts background jobs with SIGINT ignored, which children inherit; Ctrl-C in a terminal is what is meant here.
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 120
         while len(list(out.glob("*/*/*/0*.json"))) < 5:
