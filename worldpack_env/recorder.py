@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -396,12 +397,21 @@ def _start_worker(config: RecordConfig, factory: WorldFactory) -> None:
     """Prepares one process: a world of its own, one thread, and Ctrl-C left to the parent, which lets running episodes finish."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import cv2
     import numba
 
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
     _worker = config, factory(config.world, frame_size=(config.frame_size, config.frame_size))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: a killed parent cannot, and the pool's queue would keep its workers waiting for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # at any moment: episodes are written atomically
 
 
 def _work(number: int) -> IndexEntry:

@@ -314,6 +314,17 @@ def test_default_mix_is_recordable(tmp_path: Path) -> None:
     assert all(len(SPLITS[s]) >= 50_000 for s in SPLITS)
 
 
+def children(parent: int) -> list[int]:
+    """Processes that ``parent`` started."""
+    return [int(p) for p in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def still_running(processes: list[int]) -> list[int]:
+    """Those of ``processes`` that still run."""
+    states = {p: Path(f"/proc/{p}/stat") for p in processes}
+    return [p for p, file in states.items() if file.exists() and file.read_text().rpartition(")")[2].split()[0] != "Z"]
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signal.Signals) -> None:
     out = tmp_path / "run"
@@ -336,12 +347,17 @@ def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signa
         while len(list(out.glob("*/*/*/0*.json"))) < 5:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
+        workers = children(process.pid)
+        assert len(workers) >= 2
         process.send_signal(sign)
         assert process.wait(60) != 0
     finally:
         process.kill()
         process.wait()
-    time.sleep(1.0)  # workers of a killed parent end by themselves
+    deadline = time.monotonic() + 60
+    while left := still_running(workers):  # those of a killed parent end by themselves
+        assert time.monotonic() < deadline, f"processes {left} outlive their parent"
+        time.sleep(0.1)
     index = EpisodeIndex.build(out)
     assert len(index) >= 5
     index.verify()
