@@ -18,6 +18,7 @@ from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tens
 from worldpack_model.config import ModelConfig
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
 from worldpack_model.motion import realised
+from worldpack_model.replay import PredictionReplay
 from worldpack_model.retrieval import select
 from worldpack_model.transformer import Context
 from worldpack_model.world_model import Batch
@@ -105,16 +106,21 @@ class LatentDataset:
         except CheckpointError:
             return None
 
-    def batch(self, config: ModelConfig, size: int, generator: torch.Generator) -> Batch:
+    def batch(
+        self, config: ModelConfig, size: int, generator: torch.Generator, replay: PredictionReplay | None = None, own_share: float = 0.0
+    ) -> Batch:
         """Draws a training batch.
 
         A target is any frame but an episode's first. In play, the frames before it are partly real (the given context) and partly imagined; here
-        a cut drawn for each sample splits the past in the same way: frames after it are marked imagined and noised.
+        a cut drawn for each sample splits the past in the same way: frames after it are marked imagined, and are noised or, where ``replay`` knows
+        them, replaced by the model's own predictions.
 
         Args:
             config: model configuration: packing, retrieval and context noise.
             size: B.
             generator: all that is random comes from it (a CPU generator).
+            replay: the model's own earlier predictions of these frames.
+            own_share: share of the samples whose imagined frames come from ``replay``.
         """
         lengths = self.starts.diff()
         episode = torch.multinomial((lengths - 1).float(), size, replacement=True, generator=generator)
@@ -124,7 +130,8 @@ class LatentDataset:
             max=target
         )
         forget = torch.rand(size, generator=generator) < 0.08  # sometimes only the recent frames, as at the start of an episode
-        return self._gather(config, episode, target, cut, forget, generator)
+        own = torch.rand(size, generator=generator) < own_share
+        return self._gather(config, episode, target, cut, forget, own, replay, generator)
 
     def _gather(
         self,
@@ -133,6 +140,8 @@ class LatentDataset:
         target: torch.Tensor,
         cut: torch.Tensor,
         forget: torch.Tensor,
+        own: torch.Tensor,
+        replay: PredictionReplay | None,
         generator: torch.Generator,
     ) -> Batch:
         first = self.starts[episode]
@@ -156,18 +165,24 @@ class LatentDataset:
         made = imagined.gather(1, chosen.indices)
         latents = self.latents[frame].float()
         strength = torch.rand((len(target), 1, 1, 1, 1), generator=generator) * config.diffusion.context_noise
-        noise = torch.randn(latents.shape, generator=generator)
-        latents = latents + strength * noise * made[:, :, None, None, None]
-        context = Context(latents, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
+        noised = latents + strength * torch.randn(latents.shape, generator=generator) * made[:, :, None, None, None]
+        view = self.latents[here].float()
+        noised_view = view + 0.5 * strength[:, 0] * torch.randn(view.shape, generator=generator)
+        if replay is not None:
+            known = own[:, None] & made & replay.known[frame]
+            noised = torch.where(known[:, :, None, None, None], replay.latents[frame].float(), noised)
+            known = own & imagined.gather(1, target[:, None] - 1)[:, 0] & replay.known[here]
+            noised_view = torch.where(known[:, None, None, None], replay.latents[here].float(), noised_view)
+        context = Context(noised, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
         before = torch.where(target > 1, here - 1, here)
         previous = self.poses[here]
-        view = self.latents[here].float()
         return Batch(
             context=context,
             query=query,
             previous=previous,
             last_motion=realised(self.poses[before], previous),
             actions=self.actions[here],
-            view=view + 0.5 * strength[:, 0] * torch.randn(view.shape, generator=generator),
+            view=noised_view,
             target=self.latents[here + 1].float(),
+            frame=here + 1,
         )

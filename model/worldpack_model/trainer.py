@@ -3,8 +3,8 @@
 A run may be stopped at any moment, SIGKILL included, and goes on from its last checkpoint when started again, exactly: everything random in step
 ``k`` comes from a generator seeded with (seed, stage, k), and a checkpoint holds weights, their moving average and the optimiser's state.
 
-Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue), ``model/`` (the result, moving-average
-weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
+Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue; with the prediction replay), ``model/`` (the
+result, moving-average weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from worldpack_model.checkpoint import (
 from worldpack_model.config import PRESETS, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
+from worldpack_model.replay import PredictionReplay
 from worldpack_model.world_model import WorldPack
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class TrainModelConfig:
     """Peak learning rate of the dynamics; cosine decay to 2 % at the end."""
     ema: float = 0.999
     """Decay of the moving average of the weights."""
+    own_share: float = 0.6
+    """Share of the samples that see the model's own earlier predictions as imagined context, instead of noised true frames."""
     seed: int = 0
     """Seed of everything random in the run."""
     checkpoint_every: int = 200
@@ -251,17 +254,20 @@ class _Run:
         """Trains denoiser and motion head, then writes the finished model."""
         config, device = self.config, self.accelerator.device
         trained = nn.ModuleDict({"denoiser": self.model.denoiser, "motion": self.model.motion})
-        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema)
+        replay = PredictionReplay(dataset.latents)
+        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema, replay=replay)
         stage.resume()
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            batch = dataset.batch(self.model.config, config.batch_size, generator)
-            noise = generator
+            batch = dataset.batch(self.model.config, config.batch_size, generator, replay, config.own_share)
+            frames, noise = batch.frame, generator
             if device.type != "cpu":
                 batch = _to(batch, device)
                 noise = torch.Generator(device).manual_seed(generator.initial_seed())
             with self.accelerator.autocast():
-                return self.model.loss(batch, noise)
+                loss = self.model.loss(batch, noise)
+            replay.store(frames, loss.predicted, loss.level)
+            return loss.total, loss.logs
 
         def picture(writer: SummaryWriter, number: int) -> None:
             from worldpack_model.evaluation import rollout_picture
@@ -293,7 +299,19 @@ class _Run:
 class _Stage:
     """A resumable optimisation of one module."""
 
-    def __init__(self, run: _Run, name: str, number: int, module: nn.Module, total: int, rate: float, *, ema: float) -> None:
+    def __init__(
+        self,
+        run: _Run,
+        name: str,
+        number: int,
+        module: nn.Module,
+        total: int,
+        rate: float,
+        *,
+        ema: float,
+        replay: PredictionReplay | None = None,
+    ) -> None:
+        self.replay = replay
         self.run_, self.name, self.number, self.total, self.rate, self.decay = run, name, number, total, rate, ema
         self.module, self.step = module, 0
         decayed = [p for p in module.parameters() if p.ndim > 1]
@@ -380,6 +398,8 @@ class _Stage:
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         # cloned: safetensors refuses tensors that share memory
         files: dict[str, Any] = {"state.safetensors": {k: v.clone() for k, v in tensors.items()}}
+        if self.replay is not None:
+            files["replay.safetensors"] = self.replay.state()
         write_folder(self.folder, files, {"step": self.step, "total": self.total})
 
     def resume(self) -> int:
@@ -400,6 +420,8 @@ class _Stage:
             state.setdefault(int(number), {})[name] = value
         full = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+        if self.replay is not None:
+            self.replay.load(read_tensors(self.folder / "replay.safetensors"))
         self.step = int(manifest["step"])
         self._cut_curve()
         log.info("Continuing %s from step %d of %d.", self.name, self.step, self.total)

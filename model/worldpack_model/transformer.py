@@ -58,7 +58,7 @@ class PackedContext(NamedTuple):
 
 def rotate(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
     """Turns the pairs of ``x (..., 2 P)`` by unit complex numbers ``turn (..., P)``; one fused product instead of six real ones."""
-    pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))  # there are no complex numbers of bf16
     return torch.view_as_real(pairs * turn).flatten(-2)
 
 

@@ -40,6 +40,21 @@ class Batch(NamedTuple):
     """``(B, C, h, w)`` latent of the frame before, as the motion head sees it."""
     target: torch.Tensor
     """``(B, C, h, w)`` latent of the target."""
+    frame: torch.Tensor
+    """``(B,) int64`` number of the target among all frames of the data."""
+
+
+class Loss(NamedTuple):
+    """What one training step gives."""
+
+    total: torch.Tensor
+    """Scalar to minimise."""
+    logs: dict[str, torch.Tensor]
+    """Detached scalars."""
+    predicted: torch.Tensor
+    """``(B, C, h, w)`` detached predictions of the targets."""
+    level: torch.Tensor
+    """``(B,)`` noise levels that they were made from."""
 
 
 @dataclass(frozen=True)
@@ -248,13 +263,10 @@ class WorldPack(nn.Module):
         motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
         return sample(lambda z, level: self.denoiser(z, level, actions, motion, packed), noise, evaluations=evaluations)
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Training loss of denoiser and motion head on one batch.
 
         The denoiser's part is the mean square error of the predicted clean latent (unit variance, so 1.0 is knowing nothing).
-
-        Returns:
-            The loss and a dict of detached scalars to log.
         """
         clean = batch.target
         level = sample_levels(len(clean), self.config.diffusion, generator, clean.device)
@@ -271,4 +283,4 @@ class WorldPack(nn.Module):
             "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean(),
             "motion_error_blocks": motion_error,
         }
-        return error.mean() + motion_loss, logs
+        return Loss(error.mean() + motion_loss, logs, predicted.detach().float(), level)

@@ -1,0 +1,44 @@
+"""The model's own earlier predictions, fed back as context in training.
+
+In play a context holds frames that the model imagined: blurred or wrong in other ways than noise is. A model that only ever saw noised true
+frames trusts them, and every step adds to the fault until the picture is gone. So the predictions that training makes anyway are kept, and stand
+in for the true frames where a sample's past counts as imagined. Their contexts held predictions too, so the errors of many steps are seen without
+unrolling any (Data as Demonstrator: Venkatraman et al., AAAI 2015, with the training run itself as the demonstrated learner).
+
+Legend: N frames of all episodes together, B batch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class PredictionReplay:
+    """The newest prediction of every training frame."""
+
+    LEAST_LEVEL = 0.5
+    """Predictions from less noise than this are nearly the truth: no likeness of what the sampler makes in play."""
+
+    def __init__(self, latents: torch.Tensor) -> None:
+        """An empty store for the frames of ``latents (N, C, h, w)``, on the CPU."""
+        self.latents = torch.zeros_like(latents)
+        """``(N, C, h, w)`` float16; zero where there is none."""
+        self.known = torch.zeros(len(latents), dtype=torch.bool)
+        """``(N,) bool``."""
+
+    def store(self, frames: torch.Tensor, predicted: torch.Tensor, level: torch.Tensor) -> None:
+        """Keeps predictions ``(B, C, h, w)`` of ``frames (B,) int64`` that were made from noise ``level (B,)``."""
+        worth = (level >= self.LEAST_LEVEL).cpu()
+        chosen = frames[worth]
+        self.latents[chosen] = predicted.detach().cpu()[worth].to(self.latents.dtype)
+        self.known[chosen] = True
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold: the known predictions and whose they are."""
+        frames = self.known.nonzero()[:, 0]
+        return {"frames": frames, "latents": self.latents[frames]}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts back what :meth:`state` gave."""
+        self.known.zero_()
+        self.latents[state["frames"]], self.known[state["frames"]] = state["latents"], True

@@ -1,0 +1,63 @@
+"""Own predictions as context: kept, fed back where a past counts as imagined, never elsewhere, and part of a run's state."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldpack_model.config import PRESETS
+from worldpack_model.dataset import LatentDataset
+from worldpack_model.episodes import EpisodeIndex
+from worldpack_model.replay import PredictionReplay
+from worldpack_model.world_model import WorldPack
+
+
+@pytest.fixture
+def dataset(episodes: Path, model: WorldPack) -> LatentDataset:
+    return LatentDataset.encode(EpisodeIndex.open(episodes), model.encode)
+
+
+def test_only_noisy_enough_predictions_are_kept() -> None:
+    replay = PredictionReplay(torch.zeros(5, 2, 2, 2, dtype=torch.float16))
+    replay.store(torch.tensor([3, 1, 4]), torch.full((3, 2, 2, 2), 0.5), torch.tensor([1.0, 0.2, 0.5]))
+    assert replay.known.tolist() == [False, False, False, True, True]
+    assert float(replay.latents.sum()) == 2 * 8 * 0.5
+
+
+def test_state_brings_it_back() -> None:
+    replay = PredictionReplay(torch.zeros(5, 1, 1, 1, dtype=torch.float16))
+    replay.store(torch.tensor([2, 0]), torch.tensor([7.0, 3.0]).reshape(2, 1, 1, 1), torch.ones(2))
+    other = PredictionReplay(torch.zeros(5, 1, 1, 1, dtype=torch.float16))
+    other.store(torch.tensor([4]), torch.ones(1, 1, 1, 1), torch.ones(1))
+    other.load(replay.state())
+    assert torch.equal(other.known, replay.known)
+    assert torch.equal(other.latents[other.known], replay.latents[replay.known])
+
+
+def test_imagined_frames_are_the_models_own_and_real_ones_stay(dataset: LatentDataset) -> None:
+    config = PRESETS["debug"]
+    replay = PredictionReplay(dataset.latents)
+    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0), torch.ones(len(dataset)))
+    batch = dataset.batch(config, 64, torch.Generator().manual_seed(0), replay, own_share=1.0)
+    made = batch.context.imagined & batch.context.used
+    assert bool(made.any())
+    assert bool((batch.context.latents[made] == 77).all())
+    assert not bool((batch.context.latents[~made] == 77).any())
+    own_view = (batch.view == 77).flatten(1).all(1)
+    assert torch.equal(own_view, batch.context.imagined[:, 0]), "the motion head sees the same previous frame as the denoiser"
+
+
+def test_without_own_share_nothing_changes(dataset: LatentDataset) -> None:
+    config = PRESETS["debug"]
+    replay = PredictionReplay(dataset.latents)
+    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0), torch.ones(len(dataset)))
+    plain = dataset.batch(config, 16, torch.Generator().manual_seed(0))
+    other = dataset.batch(config, 16, torch.Generator().manual_seed(0), replay, own_share=0.0)
+    assert torch.equal(plain.context.latents, other.context.latents)
+    assert torch.equal(plain.view, other.view)
+
+
+def test_a_batch_names_its_targets(dataset: LatentDataset) -> None:
+    batch = dataset.batch(PRESETS["debug"], 16, torch.Generator().manual_seed(0))
+    assert torch.equal(dataset.latents[batch.frame].float(), batch.target)
+    assert torch.equal(dataset.poses[batch.frame], batch.query)
