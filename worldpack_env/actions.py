@@ -3,16 +3,16 @@
 An :class:`ActionSet` turns a choice into the project's action vector ``(9,) float32`` (``worldpack_model.geometry``): seven held keys as
 0/1 and the camera turn ``(dpitch, dyaw)`` in degrees per env step. The imagined and the real environment use the same one.
 
-=========  ==============================  ==============================================================================================
-name       space                           meaning
-=========  ==============================  ==============================================================================================
-``nav-4``  ``Discrete(4)``                 0 forward + jump, 1 turn left, 2 turn right, 3 forward. Turns are 22.5 degrees. Jump is needed
-                                           for steps of one block and does no harm on flat ground.
-``nav-8``  ``Discrete(8)``                 ``nav-4`` and 4 back, 5 strafe left, 6 strafe right, 7 stand still.
-``box``    ``Box(-1, 1, (5,))``            forward/back, right/left, jump (keys: held beyond +-0.33); dpitch, dyaw: 1 = 45 degrees.
-``minerl`` ``Dict``                        MineRL's own: ``Discrete(2)`` for each key, ``camera = Box(-180, 180, (2,))`` as [dpitch, dyaw].
-                                           Stable-Baselines3 has no Dict actions; use another set there.
-=========  ==============================  ==============================================================================================
+==========  ==============================  =============================================================================================
+name        space                           meaning
+==========  ==============================  =============================================================================================
+``nav-4``   ``Discrete(4)``                 0 forward + jump, 1 turn left, 2 turn right, 3 forward. Turns are 22.5 degrees. Jump is needed
+                                            for steps of one block and does no harm on flat ground.
+``nav-8``   ``Discrete(8)``                 ``nav-4`` and 4 back, 5 strafe left, 6 strafe right, 7 stand still.
+``box``     ``Box(-1, 1, (5,))``            forward/back, right/left, jump (keys: held beyond +-0.33); dpitch, dyaw: 1 = 45 degrees.
+``minerl``  ``Dict``                        MineRL's own: ``Discrete(2)`` for each key, ``camera = Box(-180, 180, (2,))`` as [dpitch, dyaw].
+                                            Stable-Baselines3 has no Dict actions; use another set there.
+==========  ==============================  =============================================================================================
 """
 
 from __future__ import annotations

@@ -81,6 +81,21 @@ def _parse(config: Any, words: Sequence[str], name: str) -> Any:
     return tyro.cli(config, args=list(words), prog=f"worldpack {name}", description=COMMANDS[name])
 
 
+def _parse_for_agents(config: Any, words: Sequence[str], name: str, agents: Callable[[Any], Sequence[str]]) -> Any:
+    """Parses a command about agents; the task that is not told is the one that the first agent was trained on."""
+    from dataclasses import replace
+
+    import tyro
+
+    from worldpack_agents.evaluate import task_of
+
+    parsed = _parse(config, words, name)
+    task = task_of(agents(parsed))
+    if task is None:
+        return parsed
+    return tyro.cli(config, args=list(words), default=replace(config(), env=task), prog=f"worldpack {name}")
+
+
 class _Bars:
     """Progress bars that appear with their first step."""
 
@@ -188,25 +203,30 @@ def _train_agent(words: Sequence[str]) -> None:
 
 
 def _eval_agent(words: Sequence[str]) -> None:
-    from worldpack_agents.evaluate import EvalAgentConfig, evaluate_agent
+    from worldpack_agents.evaluate import EvalAgentConfig, describe, evaluate_agent
     from worldpack_agents.intervals import Interval
     from worldpack_agents.report import COLUMNS
 
-    config = _parse(EvalAgentConfig, words, "eval-agent")
+    config = _parse_for_agents(EvalAgentConfig, words, "eval-agent", lambda parsed: (parsed.agent,))
     with _Bars() as bars:
         result = evaluate_agent(config, lambda done, total: bars.tell("episodes", done, total))
     row = [config.agent, config.where, *(Interval(**result[k]).text(d, percent=p) for k, p, d in COLUMNS)]
-    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], [row], f"{config.episodes} episodes; mean [95 % interval]")
+    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], [row], f"{describe(config.env)}; {config.episodes} episodes, mean [95 % interval]")
 
 
 def _compare(words: Sequence[str]) -> None:
     from worldpack_agents.compare import CompareConfig, compare
+    from worldpack_agents.evaluate import describe
     from worldpack_agents.report import COLUMNS, table_rows
 
-    config = _parse(CompareConfig, words, "compare")
+    config = _parse_for_agents(CompareConfig, words, "compare", lambda parsed: parsed.agents)
     with _Bars() as bars:
         result = compare(config, bars.tell)
-    _table(["agent", "in", *(k for k, _, _ in COLUMNS)], table_rows(result.data), f"{config.episodes} starts; mean [95 % interval]")
+    _table(
+        ["agent", "in", *(k for k, _, _ in COLUMNS)],
+        table_rows(result.data),
+        f"{describe(config.env)}; {config.episodes} starts, mean [95 % interval]",
+    )
     _say(f"Report: {(config.out / 'report.html').resolve()}")
 
 

@@ -36,7 +36,7 @@ class CompareConfig:
     out: Path = Path("runs/compare")
     """Folder for report.html and report.json."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
-    """The task; its split should be one that neither agent nor model was trained on."""
+    """The task, in worlds that neither agent nor model was trained on; the command line starts from the first agent's own task."""
     episodes: int = 60
     """Episodes of each agent in each of the two."""
     num_envs: int = 16
@@ -74,6 +74,8 @@ class Replay:
     """``(n + 1, H, W, 3)``; frame 0 is the given one."""
     imagined_poses: NDArray[np.float64]
     """``(n + 1, 5)``."""
+    lost: bool = False
+    """The model lost the episode (a prediction that is not finite); its last good frame stands from there on."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,21 @@ def replay(model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed:
     slots = list(range(len(played)))
     first = simulator.start(slots, [bank[p.start_index] for p in played], [seed + i for i in slots])
     frames, poses = [[f] for f in first.frames], [[p] for p in first.poses]
+    lost = np.zeros(len(played), np.bool_)
     for t in range(max(p.steps for p in played)):
-        active = [i for i in slots if t < played[i].steps]
+        for i in (i for i in slots if lost[i] and t < played[i].steps):
+            frames[i].append(frames[i][-1])
+            poses[i].append(poses[i][-1])
+        active = [i for i in slots if t < played[i].steps and not lost[i]]
+        if not active:
+            continue
         views = simulator.step(active, np.stack([played[i].actions[t] for i in active]))
+        lost[active] = views.failed
         for row, i in enumerate(active):
             frames[i].append(views.frames[row])
             poses[i].append(views.poses[row])
     simulator.close()
-    return [Replay(p, np.stack(f), np.stack(q)) for p, f, q in zip(played, frames, poses, strict=True)]
+    return [Replay(p, np.stack(f), np.stack(q), bool(gone)) for p, f, q, gone in zip(played, frames, poses, lost, strict=True)]
 
 
 def curves(replays: Sequence[Replay], *, seed: int = 0) -> dict[str, list[dict[str, float]]]:
@@ -215,7 +224,7 @@ def compare(
         "weights": weights_id(env.model),
         "world_seeds": [bank[i].seed for i in range(config.episodes)],
         "agents": results,
-        "replay": {"episodes": len(replays), "of": next(iter(played)), **curves(replays, seed=config.seed)},
+        "replay": {"episodes": len(replays), "lost": sum(r.lost for r in replays), "of": next(iter(played)), **curves(replays, seed=config.seed)},
         "interval": "95 %; Wilson for success, bootstrap over episodes for the rest",
         "provenance": provenance(),
     }

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from worldpack_agents.checkpoints import load_agent
+from worldpack_agents.checkpoints import CONFIG, load_agent, read_run_config
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.intervals import bootstrap_mean, wilson
 from worldpack_agents.provenance import provenance, weights_id
 from worldpack_agents.rollouts import AgentPolicy, Played, Policy, Progress, RandomPolicy, open_rollout, play
-from worldpack_model.checkpoint import write_json
+from worldpack_model.checkpoint import CheckpointError, write_json
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class EvalAgentConfig:
     where: Annotated[Where, tyro.conf.arg(name="in")] = "real"
     """imagined: in the world model. real: in the engine."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
-    """The task; its split should be one the agent was not trained on."""
+    """The task, on starts the agent was not trained on; the command line starts from the task that the agent was trained on."""
     episodes: int = 100
     """Episodes, one from each start."""
     num_envs: int = 16
@@ -49,6 +49,33 @@ class EvalAgentConfig:
         """
         if self.episodes < 1 or self.num_envs < 1:
             raise ValueError(f"episodes and num_envs must be at least 1, not {self.episodes} and {self.num_envs}.")
+
+
+def task_of(agents: Sequence[str]) -> EnvConfig | None:
+    """The task that the first trained one of ``agents`` was trained on, with starts of the test split; None if none of them tells.
+
+    What a command line says about the task is added to this, so that an agent is judged on its own task unless another one is asked for.
+
+    Raises:
+        CheckpointError: if the run's configuration is damaged.
+    """
+    for agent in agents:
+        path = Path(agent)
+        run = next((p for p in (path, path.parent.parent, path.parent.parent.parent) if agent != "random" and (p / CONFIG).is_file()), None)
+        if run is not None:
+            try:
+                trained = dict(read_run_config(run)["config"]["env"])
+                return EnvConfig(**{k: v for k, v in trained.items() if k in {f.name for f in fields(EnvConfig)}}).with_split("test")
+            except (KeyError, TypeError) as error:
+                raise CheckpointError(f"{run / CONFIG} does not tell the agent's task ({error}); use another copy.") from error
+    return None
+
+
+def describe(env: EnvConfig) -> str:
+    """The task in a line."""
+    steps = f", at most {env.max_episode_steps} steps" if env.max_episode_steps else ""
+    loop = f" {env.loop} from {env.start}" if env.task == "LoopNav" else ""
+    return f"{env.task}{loop}, range {env.nav_range}{steps}, {env.split} worlds of {env.world}"
 
 
 def summarise(played: Sequence[Played], *, seed: int = 0) -> dict[str, Any]:

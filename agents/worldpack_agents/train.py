@@ -89,7 +89,7 @@ class TrainAgentConfig:
 
     out: Path
     """Run folder; an interrupted run in it is continued."""
-    where: Where = "imagined"
+    where: Annotated[Where, tyro.conf.arg(name="in")] = "imagined"
     """imagined: in the world model. real: in the engine."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
     """The task."""

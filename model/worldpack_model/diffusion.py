@@ -31,19 +31,22 @@ def draw_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator], de
     return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(device)
 
 
-def sample(denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, *, evaluations: int) -> torch.Tensor:
+def sample(
+    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, *, evaluations: int, first: torch.Tensor | None = None
+) -> torch.Tensor:
     """Follows the flow from ``noise`` to a clean sample.
 
     Args:
         denoise: maps ``(z (B, ...), level (B,))`` to the predicted clean sample.
         noise: ``(B, ...)`` unit noise.
         evaluations: calls of ``denoise``, at least 1; the levels are evenly spaced from 1 down.
+        first: what the first of them gives, where that is known already.
     """
     if evaluations < 1:
         raise ValueError(f"evaluations is {evaluations}, expected at least 1.")
     z = noise
     for i in range(evaluations):
         tau, after = 1 - i / evaluations, 1 - (i + 1) / evaluations
-        clean = denoise(z, z.new_full((z.shape[0],), tau))
+        clean = first if first is not None and i == 0 else denoise(z, z.new_full((z.shape[0],), tau))
         z = clean + (after / tau) * (z - clean)  # = z + (after - tau) v
     return z

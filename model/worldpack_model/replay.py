@@ -1,9 +1,9 @@
 """The model's own earlier predictions, fed back as context in training.
 
 In play a context holds frames that the model imagined: blurred or wrong in other ways than noise is. A model that only ever saw noised true
-frames trusts them, and every step adds to the fault until the picture is gone. So the predictions that training makes anyway are kept, and stand
-in for the true frames where a sample's past counts as imagined. Their contexts held predictions too, so the errors of many steps are seen without
-unrolling any (Data as Demonstrator: Venkatraman et al., AAAI 2015, with the training run itself as the demonstrated learner).
+frames trusts them, and every step adds to the fault until the picture is gone. So what the sampler makes of training targets is kept, and stands in
+for the true frames where a sample's past counts as imagined. Those contexts held such frames too, so the errors of many steps are seen without
+unrolling any (after Data as Demonstrator: Venkatraman et al., AAAI 2015).
 
 Legend: N frames of all episodes together, B batch.
 """
@@ -16,9 +16,6 @@ import torch
 class PredictionReplay:
     """The newest prediction of every training frame."""
 
-    LEAST_LEVEL = 0.5
-    """Predictions from less noise than this are nearly the truth: no likeness of what the sampler makes in play."""
-
     def __init__(self, latents: torch.Tensor) -> None:
         """An empty store for the frames of ``latents (N, C, h, w)``, on the CPU."""
         self.latents = torch.zeros_like(latents)
@@ -26,12 +23,10 @@ class PredictionReplay:
         self.known = torch.zeros(len(latents), dtype=torch.bool)
         """``(N,) bool``."""
 
-    def store(self, frames: torch.Tensor, predicted: torch.Tensor, level: torch.Tensor) -> None:
-        """Keeps predictions ``(B, C, h, w)`` of ``frames (B,) int64`` that were made from noise ``level (B,)``."""
-        worth = (level >= self.LEAST_LEVEL).cpu()
-        chosen = frames[worth]
-        self.latents[chosen] = predicted.detach().cpu()[worth].to(self.latents.dtype)
-        self.known[chosen] = True
+    def store(self, frames: torch.Tensor, sampled: torch.Tensor) -> None:
+        """Keeps samples ``(n, C, h, w)`` of ``frames (n,) int64``, in place of older ones."""
+        self.latents[frames] = sampled.detach().cpu().to(self.latents.dtype)
+        self.known[frames] = True
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold: the known predictions and whose they are."""

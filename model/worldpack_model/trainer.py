@@ -266,7 +266,7 @@ class _Run:
                 noise = torch.Generator(device).manual_seed(generator.initial_seed())
             with self.accelerator.autocast():
                 loss = self.model.loss(batch, noise)
-            replay.store(frames, loss.predicted, loss.level)
+            replay.store(frames[loss.sampled_rows.cpu()], loss.sampled)
             return loss.total, loss.logs
 
         def picture(writer: SummaryWriter, number: int) -> None:

@@ -55,6 +55,11 @@ class PackedContext(NamedTuple):
     turn: torch.Tensor
     """``(B, N, 1, P) complex`` rotary code of the target."""
 
+    def rows(self, chosen: torch.Tensor) -> PackedContext:
+        """The part of the batch named by ``chosen (n,) int64``, detached."""
+        keys, values = (tuple(part.detach()[chosen] for part in parts) for parts in (self.keys, self.values))
+        return PackedContext(keys, values, self.mask[chosen], self.turn.detach()[chosen])
+
 
 def rotate(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
     """Turns the pairs of ``x (..., 2 P)`` by unit complex numbers ``turn (..., P)``; one fused product instead of six real ones."""

@@ -51,10 +51,10 @@ class Loss(NamedTuple):
     """Scalar to minimise."""
     logs: dict[str, torch.Tensor]
     """Detached scalars."""
-    predicted: torch.Tensor
-    """``(B, C, h, w)`` detached predictions of the targets."""
-    level: torch.Tensor
-    """``(B,)`` noise levels that they were made from."""
+    sampled: torch.Tensor
+    """``(n, C, h, w)`` detached: what the sampler, from pure noise to its last evaluation, makes of some of the targets."""
+    sampled_rows: torch.Tensor
+    """``(n,) int64`` which of the batch those are: the ones whose noise level was 1."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,8 @@ class WorldPack(nn.Module):
     def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
         """Training loss of denoiser and motion head on one batch.
 
-        The denoiser's part is the mean square error of the predicted clean latent (unit variance, so 1.0 is knowing nothing).
+        The denoiser's part is the mean square error of the predicted clean latent (unit variance, so 1.0 is knowing nothing). For targets at
+        the noisiest level this was the sampler's first evaluation; the others follow without gradient, for the prediction replay.
         """
         clean = batch.target
         level = sample_levels(len(clean), self.config.diffusion, generator, clean.device)
@@ -283,4 +284,13 @@ class WorldPack(nn.Module):
             "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean(),
             "motion_error_blocks": motion_error,
         }
-        return Loss(error.mean() + motion_loss, logs, predicted.detach().float(), level)
+        rows = pure.nonzero()[:, 0]
+        with torch.no_grad():
+            rest = packed.rows(rows)
+            sampled = sample(
+                lambda z, tau: self.denoiser(z, tau, batch.actions[rows], motion[rows], rest),
+                noise[rows],
+                evaluations=self.config.diffusion.evaluations,
+                first=predicted.detach()[rows],
+            )
+        return Loss(error.mean() + motion_loss, logs, sampled.float(), rows)

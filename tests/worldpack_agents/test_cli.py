@@ -42,7 +42,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["eval-model", "--models", "voxel-65", "--data", "{empty}"], "worldpack record"),
         (["eval-agent", "--agent", "{empty}/nobody", "--in", "real", "--episodes", "1"], "no agent"),
         (["train-agent", "--out", "{empty}/a", "--model", "voxle-64"], "no model 'voxle-64'"),
-        (["train-agent", "--out", "{empty}/a", "--world", "nether", "--where", "real"], "nether"),
+        (["train-agent", "--out", "{empty}/a", "--world", "nether", "--in", "real"], "nether"),
         (["train-agent", "--out", "{empty}/a", "--nav-range", "1"], "at least 3"),
     ],
 )

@@ -7,7 +7,9 @@ import torch
 
 from worldpack_model.config import PRESETS
 from worldpack_model.dataset import LatentDataset
+from worldpack_model.diffusion import sample_levels
 from worldpack_model.episodes import EpisodeIndex
+from worldpack_model.motion import realised
 from worldpack_model.replay import PredictionReplay
 from worldpack_model.world_model import WorldPack
 
@@ -17,18 +19,34 @@ def dataset(episodes: Path, model: WorldPack) -> LatentDataset:
     return LatentDataset.encode(EpisodeIndex.open(episodes), model.encode)
 
 
-def test_only_noisy_enough_predictions_are_kept() -> None:
+def test_the_newest_sample_counts() -> None:
     replay = PredictionReplay(torch.zeros(5, 2, 2, 2, dtype=torch.float16))
-    replay.store(torch.tensor([3, 1, 4]), torch.full((3, 2, 2, 2), 0.5), torch.tensor([1.0, 0.2, 0.5]))
+    replay.store(torch.tensor([3, 4]), torch.full((2, 2, 2, 2), 0.5))
+    replay.store(torch.tensor([3]), torch.full((1, 2, 2, 2), 2.0))
     assert replay.known.tolist() == [False, False, False, True, True]
-    assert float(replay.latents.sum()) == 2 * 8 * 0.5
+    assert replay.latents[:, 0, 0, 0].tolist() == [0.0, 0.0, 0.0, 2.0, 0.5]
+
+
+def test_the_loss_samples_as_play_does(dataset: LatentDataset, model: WorldPack) -> None:
+    """The samples for the replay are those of ``imagine`` with the same noise, to the last evaluation."""
+    batch = dataset.batch(model.config, 32, torch.Generator().manual_seed(0))
+    loss = model.loss(batch, torch.Generator().manual_seed(5))
+    rows = loss.sampled_rows
+    assert 0 < len(rows) < 32
+    generator = torch.Generator().manual_seed(5)
+    sample_levels(32, model.config.diffusion, generator)
+    noise = torch.randn(batch.target.shape, generator=generator)
+    local = realised(batch.previous, batch.query).float()
+    whole = model.imagine(batch.context, batch.query, batch.actions, local, noise, model.config.diffusion.evaluations)
+    assert torch.allclose(loss.sampled, whole[rows], atol=1e-5)
+    assert not loss.sampled.requires_grad
 
 
 def test_state_brings_it_back() -> None:
     replay = PredictionReplay(torch.zeros(5, 1, 1, 1, dtype=torch.float16))
-    replay.store(torch.tensor([2, 0]), torch.tensor([7.0, 3.0]).reshape(2, 1, 1, 1), torch.ones(2))
+    replay.store(torch.tensor([2, 0]), torch.tensor([7.0, 3.0]).reshape(2, 1, 1, 1))
     other = PredictionReplay(torch.zeros(5, 1, 1, 1, dtype=torch.float16))
-    other.store(torch.tensor([4]), torch.ones(1, 1, 1, 1), torch.ones(1))
+    other.store(torch.tensor([4]), torch.ones(1, 1, 1, 1))
     other.load(replay.state())
     assert torch.equal(other.known, replay.known)
     assert torch.equal(other.latents[other.known], replay.latents[replay.known])
@@ -37,7 +55,7 @@ def test_state_brings_it_back() -> None:
 def test_imagined_frames_are_the_models_own_and_real_ones_stay(dataset: LatentDataset) -> None:
     config = PRESETS["debug"]
     replay = PredictionReplay(dataset.latents)
-    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0), torch.ones(len(dataset)))
+    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0))
     batch = dataset.batch(config, 64, torch.Generator().manual_seed(0), replay, own_share=1.0)
     made = batch.context.imagined & batch.context.used
     assert bool(made.any())
@@ -50,7 +68,7 @@ def test_imagined_frames_are_the_models_own_and_real_ones_stay(dataset: LatentDa
 def test_without_own_share_nothing_changes(dataset: LatentDataset) -> None:
     config = PRESETS["debug"]
     replay = PredictionReplay(dataset.latents)
-    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0), torch.ones(len(dataset)))
+    replay.store(torch.arange(len(dataset)), torch.full(dataset.latents.shape, 77.0))
     plain = dataset.batch(config, 16, torch.Generator().manual_seed(0))
     other = dataset.batch(config, 16, torch.Generator().manual_seed(0), replay, own_share=0.0)
     assert torch.equal(plain.context.latents, other.context.latents)
