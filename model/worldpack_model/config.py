@@ -124,28 +124,43 @@ class PackingConfig:
 
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """Pose-based memory retrieval (paper section 4.2), scored in log space.
+    """Pose-based memory retrieval.
 
-    The paper prints sigma_forward 0.01, sigma_lateral 10, and both weights 1. A sigma of 0.01 blocks lets no frame but those of the very same
-    spot take part; our defaults spread the choice over the neighbourhood a frame really shows.
+    ``score`` is the paper's (section 4.2), in log space. The paper prints sigma_forward 0.01, sigma_lateral 10, and both weights 1. A sigma of 0.01
+    blocks lets no frame but those of the very same spot take part; our defaults spread the choice over the neighbourhood a frame really shows.
+
+    ``coverage`` asks instead which frames together show most of the view to predict: points along the view's rays at a few depths count for a frame
+    that has them in its picture, the more the nearer it stood and the more alike its direction; frames are then taken greedily by what they add.
+    On held-out loops the best four frames show a quarter (ABA-15) to twice (ABA-50) more of the visible surface than the score's
+    (``benchmarks/retrieval_coverage.py``).
     """
 
+    method: Literal["coverage", "score"] = "coverage"
+    """How frames are chosen."""
+    probe_grid: tuple[int, int] = (3, 5)
+    """coverage: rows and columns of rays over the view."""
+    probe_depths: tuple[float, ...] = (5.0, 12.0, 30.0)
+    """coverage: blocks along each ray."""
+    imagined_weight: float = 0.4
+    """coverage: what a point seen by an imagined frame counts, against 1 for a real one."""
+    candidates: int = 128
+    """coverage: frames that show most by themselves, from which the choice is made; bounds the cost for long histories."""
     sigma_forward: float = 4.0
-    """Blocks; spread of the forward offset s."""
+    """score: blocks; spread of the forward offset s."""
     sigma_lateral: float = 3.0
-    """Blocks; spread of the lateral offset l."""
+    """score: blocks; spread of the lateral offset l."""
     mu_opposite: float = 1.0
-    """Blocks; the forward offset at which a frame that looks back at the query scores best (mu_s of the paper)."""
+    """score: blocks; the forward offset at which a frame that looks back at the query scores best (mu_s of the paper)."""
     weight_same: float = 1.0
-    """w_c: weight of frames that look the same way."""
+    """score: w_c: weight of frames that look the same way."""
     weight_opposite: float = 0.02
-    """w_a: weight of frames that look the opposite way."""
+    """score: w_a: weight of frames that look the opposite way."""
     sharpness: float = 3.0
-    """Exponent on the direction cosine; 1 in the paper. Higher prefers frames whose view really overlaps."""
+    """score: exponent on the direction cosine; 1 in the paper. Higher prefers frames whose view really overlaps."""
     suppression_steps: int = 2
-    """A chosen frame keeps frames at most this many env steps from it from being chosen as well."""
+    """score: a chosen frame keeps frames at most this many env steps from it from being chosen as well."""
     imagined_penalty: float = 1.5
-    """Subtracted from the log score of frames that the model imagined: a real frame of the same view is the better memory."""
+    """score: subtracted from the log score of frames that the model imagined: a real frame of the same view is the better memory."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ class LatentDataset:
             poses=poses,
             steps=torch.where(keep, number, -1),
             imagined=imagined,
+            vertical_fov=config.vertical_fov,
+            aspect=config.frame_size[1] / config.frame_size[0],
         )
         frame = row.gather(1, chosen.indices)  # (B, F) into all frames
         made = imagined.gather(1, chosen.indices)

@@ -1,15 +1,17 @@
 """Pose-based memory retrieval: which past frames the next one is predicted from (paper section 4.2).
 
-Legend: B slots, N remembered frames, F frames of the context.
+Legend: B slots, N remembered frames, F frames of the context, P points probed in the view to predict, K frames to choose.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from worldpack_model.config import PackingConfig, RetrievalConfig
+from worldpack_model.geometry import VERTICAL_FOV, camera_rays, world_rays_torch
 
 
 class Selection(NamedTuple):
@@ -63,6 +65,82 @@ def log_score(query: torch.Tensor, poses: torch.Tensor, config: RetrievalConfig)
     return torch.logaddexp(same, opposite) + near
 
 
+def coverage(
+    query: torch.Tensor, poses: torch.Tensor, config: RetrievalConfig, *, vertical_fov: float = VERTICAL_FOV, aspect: float = 1.0
+) -> torch.Tensor:
+    """How well each remembered frame shows each of P points in the view to predict.
+
+    The points lie on a grid of rays of the view, at the config's depths, since nobody knows yet what is there. A frame that has a point in its
+    picture counts ``min(1, d / d_frame) (1 + cos) / 2``: the nearer the finer, and the more alike the direction the likelier it is the same face
+    of the same thing (``d`` distances to the two eyes, ``cos`` between the two directions).
+
+    Args:
+        query: ``(B, 5)`` pose of the frame to predict.
+        poses: ``(B, N, 5)`` remembered poses.
+        config: grid and depths.
+        vertical_fov: degrees.
+        aspect: picture width / height.
+
+    Returns:
+        ``(B, N, P)`` float32 in [0, 1].
+    """
+    half_up = math.tan(math.radians(vertical_fov) / 2)
+    rays = torch.from_numpy(camera_rays(*config.probe_grid, vertical_fov, aspect)).to(query).reshape(-1, 3)
+    depths = torch.tensor(config.probe_depths, device=query.device).repeat_interleave(len(rays))  # (P,)
+    points = world_rays_torch(rays, query[:, None]).repeat(1, len(config.probe_depths), 1).float() * depths[:, None]  # (B, P, 3) from the eye
+    axes = world_rays_torch(torch.eye(3).to(poses), poses[:, :, None]).float()  # (B, N, 3, 3): right, up, forward
+    offset = (poses[..., :3] - query[:, None, :3]).float()  # (B, N, 3)
+    batch, count = offset.shape[:2]
+    turned = (axes.reshape(batch, 3 * count, 3) @ points.mT).reshape(batch, count, 3, -1)
+    right, up, ahead = (turned - (axes @ offset[..., None])).unbind(2)  # (B, N, P) in each frame's camera
+    inside = (ahead > 0.2) & (right.abs() < half_up * aspect * ahead) & (up.abs() < half_up * ahead)
+    along = offset @ points.mT
+    distance = (depths.square() - 2 * along + offset.square().sum(-1, keepdim=True)).clamp_min(1e-2).sqrt()
+    cosine = (depths.square() - along) / (distance * depths)
+    return inside * (depths / distance).clamp(max=1.0) * (0.5 + 0.5 * cosine)
+
+
+def _take_by_coverage(
+    shown: torch.Tensor, free: torch.Tensor, fallback: torch.Tensor, count: int, candidates: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Greedily takes ``count`` frames by what each adds to what is shown: ``(B, K)`` indices and whether used.
+
+    Args:
+        shown: ``(B, N, P)`` from :func:`coverage`.
+        free: ``(B, N) bool`` frames that may be taken.
+        fallback: ``(B, N)`` log scores: the order among frames that add nothing.
+        count: K.
+        candidates: how many frames are looked at again in each round.
+    """
+    tie = 1e-4 / (1.0 - fallback.clamp(max=0.0))
+    alone = (shown.sum(-1) + tie).masked_fill(~free, -torch.inf)
+    some = alone.topk(min(candidates, alone.shape[1]), dim=1)
+    shown = shown.gather(1, some.indices[..., None].expand(-1, -1, shown.shape[-1]))
+    tie = tie.gather(1, some.indices).masked_fill(some.values == -torch.inf, -torch.inf)
+    best = shown.new_zeros(shown.shape[0], 1, shown.shape[-1])
+    index = torch.zeros((len(shown), count), dtype=torch.int64, device=shown.device)
+    used = torch.zeros((len(shown), count), dtype=torch.bool, device=shown.device)
+    for k in range(min(count, shown.shape[1])):
+        gain, taken = ((shown - best).clamp_min(0).sum(-1) + tie).max(dim=1, keepdim=True)
+        index[:, k : k + 1], used[:, k : k + 1] = some.indices.gather(1, taken), gain > -torch.inf
+        best = torch.maximum(best, shown.gather(1, taken[..., None].expand(-1, -1, shown.shape[-1])))
+        tie = tie.scatter(1, taken, -torch.inf)
+    return index, used
+
+
+def _take_by_score(score: torch.Tensor, steps: torch.Tensor, free: torch.Tensor, count: int, suppression: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Takes the ``count`` best scored frames with greedy non-maximum suppression in time: ``(B, K)`` indices and whether used."""
+    score = score.masked_fill(~free, -torch.inf).float()
+    index = torch.zeros((len(score), count), dtype=torch.int64, device=score.device)
+    used = torch.zeros((len(score), count), dtype=torch.bool, device=score.device)
+    for k in range(count):
+        best, taken = score.max(dim=1)
+        index[:, k], used[:, k] = taken, best > -torch.inf
+        distance = (steps - steps.gather(1, taken[:, None])).abs()
+        score = score.masked_fill(distance <= suppression, -torch.inf)
+    return index, used
+
+
 def select(
     packing: PackingConfig,
     config: RetrievalConfig,
@@ -71,8 +149,10 @@ def select(
     poses: torch.Tensor,
     steps: torch.Tensor,
     imagined: torch.Tensor,
+    vertical_fov: float = VERTICAL_FOV,
+    aspect: float = 1.0,
 ) -> Selection:
-    """Chooses the context of each slot: the newest frames, then the best scored of the rest by greedy non-maximum suppression.
+    """Chooses the context of each slot: the newest frames, then of the rest those that the config's method prefers, best first.
 
     Args:
         packing: how many frames of each kind.
@@ -81,6 +161,8 @@ def select(
         poses: ``(B, N, 5)`` remembered poses, in any order.
         steps: ``(B, N) int64`` their step numbers, -1 where there is no frame; no number twice in a slot.
         imagined: ``(B, N) bool`` True for frames that the model imagined.
+        vertical_fov: degrees; for ``coverage``.
+        aspect: picture width / height; for ``coverage``.
     """
     batch, count = steps.shape
     device = steps.device
@@ -94,13 +176,15 @@ def select(
     chosen_index = torch.zeros((batch, packing.retrieved), dtype=torch.int64, device=device)
     chosen_used = torch.zeros((batch, packing.retrieved), dtype=torch.bool, device=device)
     if packing.retrieved and count > newest:
-        score = log_score(query, poses, config) - config.imagined_penalty * imagined
-        score = score.masked_fill(steps < 0, -torch.inf).scatter(1, order.indices, -torch.inf).float()
-        for k in range(packing.retrieved):
-            best, index = score.max(dim=1)
-            chosen_index[:, k], chosen_used[:, k] = index, best > -torch.inf
-            distance = (steps - steps.gather(1, index[:, None])).abs()
-            score = score.masked_fill(distance <= config.suppression_steps, -torch.inf)
+        free = (steps >= 0).scatter(1, order.indices, False)
+        score = log_score(query, poses, config)
+        if config.method == "coverage":
+            shown = coverage(query, poses, config, vertical_fov=vertical_fov, aspect=aspect)
+            shown = torch.where(imagined[..., None], config.imagined_weight * shown, shown)
+            chosen_index, chosen_used = _take_by_coverage(shown, free, score.float(), packing.retrieved, config.candidates)
+        else:
+            score = score - config.imagined_penalty * imagined
+            chosen_index, chosen_used = _take_by_score(score, steps, free, packing.retrieved, config.suppression_steps)
         chosen_index *= chosen_used
 
     indices, used, r, m = [], [], 0, 0

@@ -227,6 +227,8 @@ class WorldPack(nn.Module):
             poses=memory.poses[index, :columns],
             steps=steps,
             imagined=imagined,
+            vertical_fov=self.config.vertical_fov,
+            aspect=self.config.frame_size[1] / self.config.frame_size[0],
         )
         row = index[:, None]
         chosen_steps = steps.gather(1, chosen.indices)

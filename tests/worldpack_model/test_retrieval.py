@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldpack_model.config import Level, PackingConfig, RetrievalConfig
-from worldpack_model.retrieval import log_score, retrieved_columns, select
+from worldpack_model.geometry import VERTICAL_FOV
+from worldpack_model.retrieval import coverage, log_score, retrieved_columns, select
 
-PAPER = RetrievalConfig(sigma_forward=0.01, sigma_lateral=10.0, mu_opposite=1.0, weight_same=1.0, weight_opposite=1.0, sharpness=1.0)
+SCORE = RetrievalConfig(method="score")
+PAPER = RetrievalConfig(method="score", sigma_forward=0.01, sigma_lateral=10.0, mu_opposite=1.0, weight_same=1.0, weight_opposite=1.0, sharpness=1.0)
 
 
 def walk(n: int, seed: int) -> torch.Tensor:
@@ -62,15 +64,16 @@ def test_rigid_motion_changes_nothing(seed: int, turn: float, shift: float) -> N
     x, z = moved[:, 0].clone(), moved[:, 2].clone()
     moved[:, 0], moved[:, 2] = x * math.cos(a) - z * math.sin(a) + shift, x * math.sin(a) + z * math.cos(a) - shift
     moved[:, 3] += turn + 360
-    first, second = choose(poses, query, packing, RetrievalConfig()), choose(moved[:-1], moved[-1], packing, RetrievalConfig())
+    first, second = choose(poses, query, packing, SCORE), choose(moved[:-1], moved[-1], packing, SCORE)
     assert torch.equal(first.indices, second.indices)
     assert torch.equal(first.used, second.used)
 
 
-def test_recent_frames_come_newest_first_and_are_not_retrieved_again() -> None:
+@pytest.mark.parametrize("method", ["score", "coverage"])
+def test_recent_frames_come_newest_first_and_are_not_retrieved_again(method: str) -> None:
     packing = PackingConfig((Level(1, 2, 1), Level(2, 3, 4)))
     poses = torch.zeros(30, 5, dtype=torch.float64)
-    chosen = choose(poses, poses[0], packing, RetrievalConfig(suppression_steps=0))
+    chosen = choose(poses, poses[0], packing, RetrievalConfig(method=method, suppression_steps=0))
     assert chosen.indices[0, [0, 1, 3, 4, 5]].tolist() == [29, 28, 27, 26, 25]
     retrieved = chosen.indices[0, retrieved_columns(packing)].tolist()
     assert len(set(retrieved)) == 5
@@ -80,25 +83,102 @@ def test_recent_frames_come_newest_first_and_are_not_retrieved_again() -> None:
 def test_suppression_spreads_the_choice() -> None:
     poses = torch.zeros(100, 5, dtype=torch.float64)
     poses[:, 2] = torch.arange(100) * 0.1
-    chosen = choose(poses, poses[20], PackingConfig((Level(1, 1, 6),)), RetrievalConfig(suppression_steps=4))
+    chosen = choose(poses, poses[20], PackingConfig((Level(1, 1, 6),)), RetrievalConfig(method="score", suppression_steps=4))
     steps = sorted(chosen.indices[0, 1:].tolist())
     assert min(b - a for a, b in itertools.pairwise(steps)) > 4
 
 
-def test_a_real_frame_wins_over_an_imagined_one_of_the_same_view() -> None:
+@pytest.mark.parametrize("method", ["score", "coverage"])
+def test_a_real_frame_wins_over_an_imagined_one_of_the_same_view(method: str) -> None:
     poses = torch.zeros(6, 5, dtype=torch.float64)
     imagined = torch.tensor([True, False, True, True, True, True])
-    chosen = choose(poses, poses[0], PackingConfig((Level(1, 1, 1),)), RetrievalConfig(), imagined=imagined)
+    chosen = choose(poses, poses[0], PackingConfig((Level(1, 1, 1),)), RetrievalConfig(method=method), imagined=imagined)
     assert chosen.indices[0, 1] == 1
 
 
-def test_empty_memory_uses_nothing() -> None:
+@pytest.mark.parametrize("method", ["score", "coverage"])
+def test_empty_memory_uses_nothing(method: str) -> None:
     chosen = choose(
         torch.zeros(4, 5, dtype=torch.float64),
         torch.zeros(5, dtype=torch.float64),
         PackingConfig(),
-        RetrievalConfig(),
+        RetrievalConfig(method=method),
         steps=torch.tensor([0, -1, -1, -1]),
     )
     assert chosen.used.sum() == 1
     assert not chosen.indices[~chosen.used].any(), "unused places point at a valid column"
+
+
+def poses_of(*rows: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_coverage_of_the_same_pose_is_whole_and_of_a_turned_back_nothing() -> None:
+    query = poses_of((3, 64, -2, 40, 10))
+    past = poses_of((3, 64, -2, 40, 10), (3, 64, -2, -140, 0))[None]
+    shown = coverage(query, past, RetrievalConfig())[0]
+    assert torch.allclose(shown[0], torch.ones_like(shown[0]), atol=1e-4)
+    assert not shown[1].any()
+
+
+def test_coverage_against_points_placed_by_hand() -> None:
+    """One ray straight ahead (+z), points 5 and 30 blocks away."""
+    config = RetrievalConfig(probe_grid=(1, 1), probe_depths=(5.0, 30.0))
+    past = poses_of(
+        (0, 0, 10, 0, 0),  # ten blocks ahead, same way: the near point is behind it, the far one 20 away
+        (0, 0, -10, 0, 0),  # ten behind: both in view, from 15 and from 40
+        (0, 0, 40, 180, 0),  # ahead, looking back: both in view, from the other side
+        (10, 0, 5, 90, 0),  # ten blocks beside the near point and looking at it, square to the view
+    )[None]
+    shown = coverage(poses_of((0, 0, 0, 0, 0)), past, config)[0]
+    assert shown[0].tolist() == pytest.approx([0.0, 1.0])
+    assert shown[1].tolist() == pytest.approx([5 / 15, 30 / 40], abs=1e-4)
+    assert shown[2].tolist() == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert shown[3].tolist() == pytest.approx([0.5 * 5 / 10, 0.0], abs=1e-4)
+
+
+def test_coverage_ends_at_the_edge_of_the_picture() -> None:
+    config = RetrievalConfig(probe_grid=(1, 1), probe_depths=(10.0,))
+    past = torch.zeros(1, 4, 5, dtype=torch.float64)
+    half = VERTICAL_FOV / 2
+    past[0, :, 3] = torch.tensor([half - 0.5, half + 0.5, 0, 0])
+    past[0, :, 4] = torch.tensor([0, 0, half - 0.5, half + 0.5])
+    seen = coverage(torch.zeros(1, 5, dtype=torch.float64), past, config)[0, :, 0] > 0
+    assert seen.tolist() == [True, False, True, False]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.floats(-170, 170), st.floats(-40, 40))
+def test_rigid_motion_leaves_coverage(seed: int, turn: float, shift: float) -> None:
+    poses = walk(60, seed)
+    a = math.radians(turn)
+    moved = poses.clone()
+    moved[:, 0], moved[:, 2] = poses[:, 0] * math.cos(a) - poses[:, 2] * math.sin(a) + shift, poses[:, 0] * math.sin(a) + poses[:, 2] * math.cos(a)
+    moved[:, 3] += turn + 360
+    config = RetrievalConfig(probe_grid=(2, 3))
+    before, after = coverage(poses[:1], poses[None], config), coverage(moved[:1], moved[None], config)
+    assert float(((before - after).abs() > 1e-3).float().mean()) < 0.01, "only points on the very edge of a picture may change sides"
+
+
+def test_the_choice_covers_instead_of_repeating() -> None:
+    """Ten looks the same way and one to each side: the second and third choice are the sides."""
+    poses = torch.zeros(14, 5, dtype=torch.float64)
+    poses[10, 3], poses[11, 3] = 35.0, -35.0
+    chosen = choose(poses, torch.zeros(5, dtype=torch.float64) + poses_of((0, 0, -8, 0, 0))[0], PackingConfig((Level(1, 1, 3),)), RetrievalConfig())
+    assert {10, 11} <= set(chosen.indices[0, 1:].tolist())
+
+
+def test_frames_that_show_nothing_are_taken_by_score() -> None:
+    poses = torch.zeros(6, 5, dtype=torch.float64)
+    poses[:, 3] = 180.0
+    poses[:, 2] = torch.tensor([-9.0, -3.0, -1.0, -5.0, -7.0, 50.0])
+    chosen = choose(poses, torch.zeros(5, dtype=torch.float64), PackingConfig((Level(1, 1, 2),)), RetrievalConfig())
+    assert chosen.indices[0, 1] == 2, "nearest to where a frame looking back scores best"
+
+
+def test_few_candidates_bound_the_choice() -> None:
+    poses = walk(300, 1)
+    query = poses[200]
+    few = choose(poses, query, PackingConfig(), RetrievalConfig(candidates=12))
+    assert bool(few.used.all())
+    assert len(set(few.indices[0].tolist())) == PackingConfig().frames
