@@ -249,8 +249,15 @@ def _bench(words: Sequence[str]) -> None:
     from worldpack_agents.bench import BenchSpeedConfig, bench_speed
 
     report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words[1:]), prog="worldpack bench speed"))
-    rows = [[str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_batch']:.1f}", f"{r['env_steps_per_second']:.1f}"] for r in report["rows"]]
-    _table(["slots", "evaluations", "ms a step", "env steps/s"], rows, f"{report['weights']}, {report['machine']['torch_threads']} threads")
+    rows = [
+        [str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_step']:.1f}", f"{r['ms_of_it_predict']:.1f}", f"{r['env_steps_per_second']:.1f}"]
+        for r in report["rows"]
+    ]
+    _table(
+        ["slots", "evaluations", "ms a step", "of it the model", "env steps/s"],
+        rows,
+        f"{report['weights']}, {report['machine']['torch_threads']} threads",
+    )
 
 
 def _doctor(words: Sequence[str]) -> None:

@@ -1,0 +1,88 @@
+"""An agent is judged on its own task unless another is asked for; replays say where imagination was lost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worldpack_env.fakes import FakeModel, make_bank
+from worldpack_agents.bench import BenchSpeedConfig, bench_speed
+from worldpack_agents.cli import _parse_for_agents
+from worldpack_agents.compare import CompareConfig, replay
+from worldpack_agents.env_config import EnvConfig
+from worldpack_agents.evaluate import EvalAgentConfig, describe, task_of
+from worldpack_agents.rollouts import Played
+from worldpack_agents.train import TrainAgentConfig, deciding
+from worldpack_model.checkpoint import CheckpointError, save_model
+from worldpack_model.config import PRESETS
+from worldpack_model.world_model import WorldPack
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of an agent that was trained on an unusual task."""
+    config = TrainAgentConfig(out=tmp_path / "run", env=EnvConfig(task="LoopNav", loop="ABCA", nav_range=7, max_episode_steps=33, goal_obs="vector"))
+    config.out.mkdir()
+    (config.out / "config.json").write_text(json.dumps({"config": deciding(config), "observation_space": {}, "action_space": {}}))
+    return config.out
+
+
+def test_the_task_is_the_agents_own_on_held_out_worlds(run: Path) -> None:
+    task = task_of(["random", str(run)])
+    assert task == EnvConfig(task="LoopNav", loop="ABCA", nav_range=7, max_episode_steps=33, goal_obs="vector", split="test")
+    assert task_of([str(run / "checkpoints" / "step_000000512")]) == task
+    assert task_of(["random"]) is None
+    assert "range 7" in describe(task)
+    assert "test worlds" in describe(task)
+
+
+def test_a_run_that_does_not_tell_its_task_is_refused(run: Path) -> None:
+    (run / "config.json").write_text(json.dumps({"config": {}, "observation_space": {}, "action_space": {}}))
+    with pytest.raises(CheckpointError, match="another copy"):
+        task_of([str(run)])
+
+
+@pytest.mark.parametrize("told", [[], ["--nav-range", "20"]])
+def test_flags_change_the_agents_task(run: Path, told: list[str]) -> None:
+    one = _parse_for_agents(EvalAgentConfig, ["--agent", str(run), "--in", "imagined", *told], "eval-agent", lambda c: (c.agent,))
+    many = _parse_for_agents(CompareConfig, ["--agents", "random", str(run), *told], "compare", lambda c: c.agents)
+    for config in (one, many):
+        assert config.env.nav_range == (20 if told else 7)
+        assert config.env.goal_obs == "vector"
+        assert config.env.split == "test"
+    assert one.where == "imagined"
+    assert many.agents == ("random", str(run))
+
+
+def test_a_replay_that_imagination_loses_says_so_and_stands_still() -> None:
+    bank, model = make_bank(count=2), FakeModel()
+    steps = 4
+    episode = {
+        "success": False,
+        "total_reward": 0.0,
+        "steps": steps,
+        "path_length": 0.0,
+        "shortest": 1.0,
+        "spl": 0.0,
+        "failed": False,
+        "frames": None,
+    }
+    actions = np.zeros((steps, 9), np.float32)
+    actions[:, 0] = 1
+    played = [Played(start_index=i, poses=np.zeros((steps + 1, 5)), actions=actions, **episode) for i in range(2)]  # type: ignore[arg-type]
+    model.lose = {1}
+    sound, lost = replay(model, bank, played)  # type: ignore[arg-type]
+    assert (sound.lost, lost.lost) == (False, True)
+    assert len(lost.imagined_frames) == len(lost.imagined_poses) == steps + 1
+    assert np.array_equal(lost.imagined_frames[0], lost.imagined_frames[-1])
+    assert np.linalg.norm(sound.imagined_poses[-1] - sound.imagined_poses[0]) > 3
+
+
+def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
+    save_model(WorldPack(PRESETS["debug"]).eval(), tmp_path / "model")
+    config = BenchSpeedConfig(model=str(tmp_path / "model"), slots=(2,), evaluations=(1,), history=3, repeats=3, out=tmp_path / "speed.json")
+    row = bench_speed(config)["rows"][0]
+    assert row["env_steps_per_second"] == pytest.approx(2000 / row["ms_per_step"])
+    assert row["ms_of_it_predict"] > 0
+    assert json.loads((tmp_path / "speed.json").read_text())["machine"]
