@@ -64,8 +64,9 @@ def demo_table(data: dict[str, Any]) -> list[str]:
 
 def speed_table(data: dict[str, Any]) -> list[str]:
     """Env steps a second."""
+    machine = data["provenance"]["machine"]
     lines = [
-        f"**How fast?** Imagined env steps per second on {data['machine']['cores']} cores ({data['machine']['processor']}), median.",
+        f"**How fast?** Imagined env steps per second on {machine['cores']} cores ({machine['processor']}), all slots together, median.",
         "",
         "| slots | evaluations per step | env steps/s |",
         "|---|---|---|",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from worldpack_agents.provenance import provenance, weights_id
 from worldpack_model.checkpoint import write_json
+from worldpack_model.provenance import provenance, weights_id
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
@@ -69,7 +69,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         "history": config.history,
         "weights": weights_id(config.model),
         "rows": rows,
-        **provenance(),
+        "provenance": provenance(),
     }
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -256,16 +256,16 @@ def _bench(words: Sequence[str]) -> None:
     _table(
         ["slots", "evaluations", "ms a step", "of it the model", "env steps/s"],
         rows,
-        f"{report['weights']}, {report['machine']['torch_threads']} threads",
+        f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads",
     )
 
 
 def _doctor(words: Sequence[str]) -> None:
     if words:
         raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
-    from worldpack_agents.provenance import machine, versions
     from worldpack_env.worlds import WORLDS, make_world
     from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
+    from worldpack_model.provenance import machine, versions
 
     rows = [[key, str(value)] for key, value in {**versions(), **machine()}.items()]
     for name in WORLDS:

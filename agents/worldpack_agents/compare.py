@@ -15,9 +15,9 @@ from worldpack_agents.checkpoints import load_agent
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.evaluate import summarise
 from worldpack_agents.intervals import bootstrap_curve
-from worldpack_agents.provenance import provenance, weights_id
 from worldpack_agents.rollouts import AgentPolicy, Played, Policy, RandomPolicy, open_rollout, play
 from worldpack_model.checkpoint import write_json
+from worldpack_model.provenance import provenance, weights_id
 
 if TYPE_CHECKING:
     from worldpack_env.starts import StartBank

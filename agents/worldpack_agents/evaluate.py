@@ -13,9 +13,9 @@ import tyro
 from worldpack_agents.checkpoints import CONFIG, load_agent, read_run_config
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.intervals import bootstrap_mean, wilson
-from worldpack_agents.provenance import provenance, weights_id
 from worldpack_agents.rollouts import AgentPolicy, Played, Policy, Progress, RandomPolicy, open_rollout, play
 from worldpack_model.checkpoint import CheckpointError, write_json
+from worldpack_model.provenance import provenance, weights_id
 
 
 @dataclass(frozen=True)

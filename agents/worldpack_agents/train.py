@@ -33,9 +33,9 @@ from worldpack_agents.checkpoints import (
 )
 from worldpack_agents.env_config import EnvConfig, Where, make_envs
 from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
-from worldpack_agents.provenance import versions
 from worldpack_agents.vec_env import SB3VecEnv
 from worldpack_model.checkpoint import CheckpointError, resolve_device
+from worldpack_model.provenance import versions
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ Legend: T frames of an episode, E episodes.
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from worldpack_model.checkpoint import find_model, read_manifest, sha256, write_json
 from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
 from worldpack_model.geometry import wrap_degrees
+from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
 
 Floats = NDArray[np.float64]
@@ -262,9 +262,9 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
         "world_seeds": [e.seed for e in episodes],
         "revisit": "eye within 2 blocks and 25 degrees of a given frame's",
         "interval": "95 %, bootstrap over episodes (worlds)",
-        "machine": {"processor": _processor(), "torch": torch.__version__, "threads": torch.get_num_threads()},
         "models": results,
         "differences": [_difference(config.models[0], other, rollouts) for other in config.models[1:]],
+        "provenance": provenance(),
     }
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -310,11 +310,3 @@ def _difference(first: str, other: str, rollouts: dict[str, list[Rollout]]) -> d
     """Paired by episode: both models imagined the same frames."""
     gain = [_mean(psnr(a.frames, a.truth) - psnr(b.frames, b.truth), a.revisit) for a, b in zip(rollouts[first], rollouts[other], strict=True)]
     return {"model": first, "over": other, "psnr_revisit_gain": bootstrap(gain)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

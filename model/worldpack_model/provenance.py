@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-PACKAGES: Final = ("worldpack-env", "numpy", "torch", "gymnasium", "stable-baselines3", "numba", "opencv-python")
+PACKAGES: Final = ("worldpack-env", "numpy", "torch", "gymnasium", "stable-baselines3", "numba", "opencv-python-headless")
 
 
 def versions() -> dict[str, str]:
