@@ -9,17 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
-import numba
 import numpy as np
 
 from worldpack_env.worlds import raycast
 from worldpack_env.worlds.terrain import Terrain, build_terrain
 from worldpack_env.worlds.voxel import VoxelWorld
+from worldpack_model.provenance import provenance
 
 SIZES = ((64, 64), (128, 128), (360, 640))
 
@@ -80,8 +79,7 @@ def main() -> None:
                 "steps_per_second_64x64": round(1.0 / statistics.median(steps), 1),
                 "build_ms": round(1e3 * statistics.median(builds), 1),
                 "load": round(os.getloadavg()[0], 2),
-                "machine": platform.processor() or platform.machine(),
-                "numba": numba.__version__,
+                "provenance": provenance(),
             },
             indent=2,
         )
