@@ -30,7 +30,7 @@ def model_table(data: dict[str, Any]) -> list[str]:
     lines = [
         f"**Does the memory work?** {data['task']} loops in {data['episodes']} held-out worlds: look-around and way out are given, the way home",
         f"is imagined from the actions alone ({data['models'][0]['imagined_frames']} frames, {data['models'][0]['revisit_frames']} of them views",
-        "that were given before). `recent` is the same network, trained equally on the same data, without memory. PSNR in dB.",
+        "that were given before). `voxel-64-recent` is the same network, trained equally on the same data, without memory. PSNR in dB.",
         "",
         "| model | revisited views | elsewhere | all | autoencoder's ceiling at revisits |",
         "|---|---|---|---|---|",
@@ -74,10 +74,39 @@ def speed_table(data: dict[str, Any]) -> list[str]:
     return lines + [f"| {r['slots']} | {r['evaluations']} | {r['env_steps_per_second']:.0f} |" for r in data["rows"]]
 
 
+def coverage_table(data: dict[str, Any]) -> list[str]:
+    """Share of the view that retrieved frames show."""
+    lines = [
+        "**Does retrieval find the right frames?** Share of the visible surface of the view to predict that the best four of twelve retrieved frames",
+        f"show, on the way home of held-out loops ({data['episodes']} worlds each), by the engine's depths.",
+        "",
+        "| loop | the paper's score | coverage (ours, default) | best four of all | all given frames together |",
+        "|---|---|---|---|---|",
+    ]
+    names = ("score", "coverage", "greedy", "all")
+    return lines + [f"| {loop} | " + " | ".join(triple(shown[name]["4"]) for name in names) + " |" for loop, shown in data["shown"].items()]
+
+
+def render_table(data: dict[str, Any]) -> list[str]:
+    """Pictures a second of the embedded world."""
+    machine = data["provenance"]["machine"]
+    lines = [
+        f"**How fast is the embedded world?** Pictures per second on one core ({machine['processor']}), median over worlds and views.",
+        "",
+        "| " + " | ".join(data["pictures_per_second"]) + " | env steps/s at 64x64 |",
+        "|---" * (len(data["pictures_per_second"]) + 1) + "|",
+    ]
+    shown = [*data["pictures_per_second"].values(), data["steps_per_second_64x64"]]
+    return [*lines, "| " + " | ".join(f"{value:.0f}" for value in shown) + " |"]
+
+
 PARTS = (
     ("eval-model-aba15.json", "worldpack eval-model --out benchmarks/results/eval-model-aba15.json", model_table),
+    ("eval-model-aba50.json", "worldpack eval-model --nav-range 50 --episodes 16 --out benchmarks/results/eval-model-aba50.json", model_table),
+    ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
     ("demo.json", "worldpack demo", demo_table),
     ("speed.json", "worldpack bench speed --out benchmarks/results/speed.json", speed_table),
+    ("render_speed.json", "python benchmarks/render_speed.py > benchmarks/results/render_speed.json", render_table),
 )
 
 
@@ -90,7 +119,7 @@ def main() -> int:
                 "",
                 *table(json.loads((RESULTS / name).read_text())),
                 "",
-                f"`{command}` → [`{name}`](benchmarks/results/{name}), 95 % intervals.",
+                f"`{command}` → [`{name}`](benchmarks/results/{name}){'' if 'speed' in name else ', 95 % intervals'}.",
             ]
     text = (ROOT / "README.md").read_text()
     before, rest = text.split(BEGIN)
