@@ -21,7 +21,7 @@ from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
 from worldpack_model.motion import MotionModel, advance, realised, was_blocked
 from worldpack_model.retrieval import retrieved_columns, select
-from worldpack_model.transformer import CDiT, Context
+from worldpack_model.transformer import CDiT, Context, PackedContext
 
 
 class Batch(NamedTuple):
@@ -286,13 +286,21 @@ class WorldPack(nn.Module):
             "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean(),
             "motion_error_blocks": motion_error,
         }
+        return Loss(error.mean() + motion_loss, logs, *self._finish_sampling(batch, packed, motion, noise, predicted.detach(), pure))
+
+    @torch.no_grad()
+    def _finish_sampling(
+        self, batch: Batch, packed: PackedContext, motion: torch.Tensor, noise: torch.Tensor, first: torch.Tensor, pure: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sampler's remaining evaluations for the targets ``pure (B,) bool``, whose first one was ``first``: the samples and their rows."""
         rows = pure.nonzero()[:, 0]
-        with torch.no_grad():
-            rest = packed.rows(rows)
-            sampled = sample(
-                lambda z, tau: self.denoiser(z, tau, batch.actions[rows], motion[rows], rest),
-                noise[rows],
-                evaluations=self.config.diffusion.evaluations,
-                first=predicted.detach()[rows],
-            )
-        return Loss(error.mean() + motion_loss, logs, sampled.float(), rows)
+        if not len(rows):
+            return first[rows].float(), rows
+        part = packed.rows(rows)
+        sampled = sample(
+            lambda z, tau: self.denoiser(z, tau, batch.actions[rows], motion[rows], part),
+            noise[rows],
+            evaluations=self.config.diffusion.evaluations,
+            first=first[rows],
+        )
+        return sampled.float(), rows

@@ -1,5 +1,6 @@
 """Own predictions as context: kept, fed back where a past counts as imagined, never elsewhere, and part of a run's state."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,13 @@ def test_a_batch_names_its_targets(dataset: LatentDataset) -> None:
     batch = dataset.batch(PRESETS["debug"], 16, torch.Generator().manual_seed(0))
     assert torch.equal(dataset.latents[batch.frame].float(), batch.target)
     assert torch.equal(dataset.poses[batch.frame], batch.query)
+
+
+def test_a_batch_without_pure_noise_samples_nothing(dataset: LatentDataset, model: WorldPack) -> None:
+    config = dataclasses.replace(model.config, diffusion=dataclasses.replace(model.config.diffusion, pure_noise_share=0.0))
+    model.config = config
+    batch = dataset.batch(config, 4, torch.Generator().manual_seed(0))
+    loss = model.loss(batch, torch.Generator().manual_seed(0))
+    assert loss.sampled.shape == (0, *batch.target.shape[1:])
+    assert loss.sampled_rows.shape == (0,)
+    PredictionReplay(dataset.latents).store(batch.frame[loss.sampled_rows], loss.sampled)
