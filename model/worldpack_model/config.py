@@ -131,7 +131,7 @@ class RetrievalConfig:
 
     ``coverage`` asks instead which frames together show most of the view to predict: points along the view's rays at a few depths count for a frame
     that has them in its picture, the more the nearer it stood and the more alike its direction; frames are then taken greedily by what they add.
-    On held-out loops the best four frames show a quarter (ABA-15) to twice (ABA-50) more of the visible surface than the score's
+    On held-out loops the best four frames show a seventh (ABA-15) or 90 % (ABA-50) more of the visible surface than the score's
     (``benchmarks/retrieval_coverage.py``).
     """
 
