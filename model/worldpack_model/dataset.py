@@ -18,7 +18,7 @@ from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tens
 from worldpack_model.config import ModelConfig
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
 from worldpack_model.motion import realised
-from worldpack_model.replay import PredictionReplay
+from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
 from worldpack_model.retrieval import select
 from worldpack_model.transformer import Context
 from worldpack_model.world_model import Batch
@@ -171,8 +171,11 @@ class LatentDataset:
         view = self.latents[here].float()
         noised_view = view + 0.5 * strength[:, 0] * torch.randn(view.shape, generator=generator)
         if replay is not None:
-            known = own[:, None] & made & replay.known[frame]
-            noised = torch.where(known[:, :, None, None, None], replay.latents[frame].float(), noised)
+            shift = torch.randint(1, len(self), own.shape, generator=generator)
+            shift *= torch.rand(own.shape, generator=generator) < STRAYED_SHARE
+            source = (frame + shift[:, None]) % len(self)
+            known = own[:, None] & made & replay.known[source]
+            noised = torch.where(known[:, :, None, None, None], replay.latents[source].float(), noised)
             known = own & imagined.gather(1, target[:, None] - 1)[:, 0] & replay.known[here]
             noised_view = torch.where(known[:, None, None, None], replay.latents[here].float(), noised_view)
         context = Context(noised, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)

@@ -5,12 +5,18 @@ frames trusts them, and every step adds to the fault until the picture is gone. 
 for the true frames where a sample's past counts as imagined. Those contexts held such frames too, so the errors of many steps are seen without
 unrolling any (after Data as Demonstrator: Venkatraman et al., AAAI 2015).
 
+Now and then an imagined past has strayed altogether, into a wall that is not there, say. Then only the real frames can tell what is true; so that
+this is learned, some samples get the imagined past of quite another place.
+
 Legend: N frames of all episodes together, B batch.
 """
 
 from __future__ import annotations
 
 import torch
+
+STRAYED_SHARE = 0.15
+"""Share of the samples with own predictions whose imagined frames are those of another place."""
 
 
 class PredictionReplay:

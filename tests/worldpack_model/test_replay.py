@@ -11,7 +11,7 @@ from worldpack_model.dataset import LatentDataset
 from worldpack_model.diffusion import sample_levels
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import realised
-from worldpack_model.replay import PredictionReplay
+from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
 from worldpack_model.world_model import WorldPack
 
 
@@ -90,3 +90,20 @@ def test_a_batch_without_pure_noise_samples_nothing(dataset: LatentDataset, mode
     assert loss.sampled.shape == (0, *batch.target.shape[1:])
     assert loss.sampled_rows.shape == (0,)
     PredictionReplay(dataset.latents).store(batch.frame[loss.sampled_rows], loss.sampled)
+
+
+def test_some_imagined_pasts_have_strayed_to_one_other_place(dataset: LatentDataset) -> None:
+    config, count = PRESETS["debug"], len(dataset)
+    replay = PredictionReplay(dataset.latents)
+    numbers = torch.arange(count, dtype=torch.float32)[:, None, None, None].expand(dataset.latents.shape)
+    replay.store(torch.arange(count), numbers)
+    batch = dataset.batch(config, 256, torch.Generator().manual_seed(0), replay, own_share=1.0)
+    made = batch.context.imagined & batch.context.used
+    shown = batch.context.latents[:, :, 0, 0, 0]
+    meant = batch.frame[:, None] - batch.context.ages
+    shift = torch.where(made, (shown - meant) % count, -1)
+    strayed = (shift > 0).any(1)
+    share = float(strayed.sum() / made.any(1).sum())
+    assert 0.5 * STRAYED_SHARE < share < 1.6 * STRAYED_SHARE
+    for row in strayed.nonzero()[:, 0]:
+        assert len(set(shift[row][made[row]].tolist())) == 1, "the whole imagined past is of one place"
