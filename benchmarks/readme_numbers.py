@@ -27,9 +27,10 @@ def interval(entry: dict[str, Any], percent: bool = False) -> str:
 
 def model_table(data: dict[str, Any]) -> list[str]:
     """PSNR of the models on held-out loops."""
+    given = "the true poses, as in the paper's evaluation" if data["poses"] == "true" else "the actions alone: the model moves by itself"
     lines = [
         f"**Does the memory work?** {data['task']} loops in {data['episodes']} held-out worlds: look-around and way out are given, the way home",
-        f"is imagined from the actions alone ({data['models'][0]['imagined_frames']} frames, {data['models'][0]['revisit_frames']} of them views",
+        f"is imagined from {given} ({data['models'][0]['imagined_frames']} frames, {data['models'][0]['revisit_frames']} of them views",
         "that were given before). `voxel-64-recent` is the same network, trained equally on the same data, without memory. PSNR in dB.",
         "",
         "| model | revisited views | elsewhere | all | autoencoder's ceiling at revisits |",
@@ -101,6 +102,16 @@ def render_table(data: dict[str, Any]) -> list[str]:
 
 
 PARTS = (
+    (
+        "eval-model-aba15-true-poses.json",
+        "worldpack eval-model --poses true --out benchmarks/results/eval-model-aba15-true-poses.json",
+        model_table,
+    ),
+    (
+        "eval-model-aba50-true-poses.json",
+        "worldpack eval-model --poses true --nav-range 50 --episodes 16 --out benchmarks/results/eval-model-aba50-true-poses.json",
+        model_table,
+    ),
     ("eval-model-aba15.json", "worldpack eval-model --out benchmarks/results/eval-model-aba15.json", model_table),
     ("eval-model-aba50.json", "worldpack eval-model --nav-range 50 --episodes 16 --out benchmarks/results/eval-model-aba50.json", model_table),
     ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
