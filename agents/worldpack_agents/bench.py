@@ -41,7 +41,7 @@ class BenchSpeedConfig:
 
 
 def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
-    """Measures ``VectorEnv.step`` with random actions, and inside it ``WorldPack.predict`` alone.
+    """Measures ``VectorEnv.step`` with random actions, and ``WorldPack.predict`` alone on a made-up walk of as long a history.
 
     Raises:
         CheckpointError: if there is no such model.
@@ -60,7 +60,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
                     "slots": slots,
                     "evaluations": evaluations,
                     "ms_per_step": 1000 * step,
-                    "ms_of_it_predict": 1000 * predict,
+                    "ms_predict_alone": 1000 * predict,
                     "env_steps_per_second": slots / step,
                 }
             )

@@ -75,25 +75,21 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _parse(config: Any, words: Sequence[str], name: str) -> Any:
+def _parse(config: Any, words: Sequence[str], name: str, **options: Any) -> Any:
     import tyro
 
-    return tyro.cli(config, args=list(words), prog=f"worldpack {name}", description=COMMANDS[name])
+    return tyro.cli(config, args=list(words), prog=f"worldpack {name}", description=COMMANDS[name], **options)
 
 
 def _parse_for_agents(config: Any, words: Sequence[str], name: str, agents: Callable[[Any], Sequence[str]]) -> Any:
     """Parses a command about agents; the task that is not told is the one that the first agent was trained on."""
     from dataclasses import replace
 
-    import tyro
-
     from worldpack_agents.evaluate import task_of
 
     parsed = _parse(config, words, name)
     task = task_of(agents(parsed))
-    if task is None:
-        return parsed
-    return tyro.cli(config, args=list(words), default=replace(config(), env=task), prog=f"worldpack {name}")
+    return parsed if task is None else _parse(config, words, name, default=replace(config(), env=task))
 
 
 class _Bars:
@@ -250,11 +246,11 @@ def _bench(words: Sequence[str]) -> None:
 
     report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words[1:]), prog="worldpack bench speed"))
     rows = [
-        [str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_step']:.1f}", f"{r['ms_of_it_predict']:.1f}", f"{r['env_steps_per_second']:.1f}"]
+        [str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_step']:.1f}", f"{r['ms_predict_alone']:.1f}", f"{r['env_steps_per_second']:.1f}"]
         for r in report["rows"]
     ]
     _table(
-        ["slots", "evaluations", "ms a step", "of it the model", "env steps/s"],
+        ["slots", "evaluations", "ms a step", "predict alone", "env steps/s"],
         rows,
         f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads",
     )
