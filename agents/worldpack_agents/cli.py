@@ -183,7 +183,7 @@ def _eval_model(words: Sequence[str]) -> None:
     def text(triple: Sequence[float]) -> str:
         return f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
 
-    keys = ("psnr", "psnr_revisit", "psnr_elsewhere", "ssim_revisit", "final_drift_blocks", "psnr_autoencoder_revisit")
+    keys = ("psnr", "psnr_revisit", "psnr_elsewhere", "detail_kept", "median_final_drift_blocks", "psnr_autoencoder_revisit")
     rows = [[m["model"], *(text(m[k]) for k in keys)] for m in report["models"]]
     title = f"{report['task']}, {report['episodes']} held-out worlds, way home imagined; mean [95 % interval]"
     _table(["model", *(k.replace("_", " ") for k in keys)], rows, title)

@@ -157,8 +157,14 @@ def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where:
 
 
 def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None, *, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype`` (statistics stay float32)."""
-    tensors = {name: value.to(dtype) if value.is_floating_point() and "running" not in name else value for name, value in model.state_dict().items()}
+    """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype``.
+
+    Statistics and the motion model stay float32: rounding moves a body by some thousandths of a block a step, and poses add up.
+    """
+    exact = ("motion.", "autoencoder.standardise.")
+    tensors = {
+        name: value.to(dtype) if value.is_floating_point() and not name.startswith(exact) else value for name, value in model.state_dict().items()
+    }
     write_folder(path, {"model.safetensors": tensors, "config.json": model.config.to_dict()}, {"about": about or {}})
 
 
@@ -188,16 +194,21 @@ def read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path / 'config.json'} is not JSON ({error}); use another copy.") from error
 
 
+def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` or ``motion``."""
+    path, prefix = find_model(name), f"{part}."
+    read_manifest(path)
+    tensors = {k.removeprefix(prefix): v for k, v in read_tensors(path / "model.safetensors").items() if k.startswith(prefix)}
+    return read_config(path), {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
 def load_autoencoder(name: str) -> Autoencoder:
     """Loads only the autoencoder of a model, whatever its dynamics are."""
     from worldpack_model.autoencoder import Autoencoder
 
-    path = find_model(name)
-    read_manifest(path)
-    autoencoder, prefix = Autoencoder(read_config(path).autoencoder), "autoencoder."
-    tensors = {k.removeprefix(prefix): v for k, v in read_tensors(path / "model.safetensors").items() if k.startswith(prefix)}
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    load_state(autoencoder, tensors, str(path / "model.safetensors"))
+    config, tensors = read_part(name, "autoencoder")
+    autoencoder = Autoencoder(config.autoencoder)
+    load_state(autoencoder, tensors, name)
     return autoencoder.eval()
 
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, write_folder
 from worldpack_model.config import ModelConfig
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
-from worldpack_model.motion import realised
+from worldpack_model.motion import Body, unhindered
+from worldpack_model.packing import Context
 from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
-from worldpack_model.retrieval import select
-from worldpack_model.transformer import Context
+from worldpack_model.retrieval import footprints, select
 from worldpack_model.world_model import Batch
 
 
@@ -107,7 +107,13 @@ class LatentDataset:
             return None
 
     def batch(
-        self, config: ModelConfig, size: int, generator: torch.Generator, replay: PredictionReplay | None = None, own_share: float = 0.0
+        self,
+        config: ModelConfig,
+        size: int,
+        generator: torch.Generator,
+        replay: PredictionReplay | None = None,
+        own_share: float = 0.0,
+        chances: torch.Tensor | None = None,
     ) -> Batch:
         """Draws a training batch.
 
@@ -121,11 +127,13 @@ class LatentDataset:
             generator: all that is random comes from it (a CPU generator).
             replay: the model's own earlier predictions of these frames.
             own_share: share of the samples whose imagined frames come from ``replay``.
+            chances: ``(N,)`` how often a frame is drawn as the target, relative to others; None draws all alike.
+                An episode's first frame never is one.
         """
-        lengths = self.starts.diff()
-        episode = torch.multinomial((lengths - 1).float(), size, replacement=True, generator=generator)
-        length = lengths[episode]
-        target = 1 + (torch.rand(size, generator=generator) * (length - 1)).long().clamp(max=length - 2)  # in 1 .. length - 1
+        weights = self.followed() * (1.0 if chances is None else chances[1:])
+        here = torch.multinomial(weights.float(), size, replacement=True, generator=generator)
+        episode = torch.searchsorted(self.starts, here, right=True) - 1
+        target = here + 1 - self.starts[episode]
         cut = torch.where(torch.rand(size, generator=generator) < 0.35, target, 1 + (torch.rand(size, generator=generator) * target).long()).clamp(
             max=target
         )
@@ -152,13 +160,15 @@ class LatentDataset:
         poses = self.poses[row]
         imagined = number >= cut[:, None]
         here = first + target - 1
-        query = self.poses[here + 1]
+        previous, action = self.poses[here], self.actions[here]
+        towards = unhindered(previous, action)  # as in play, where nobody knows yet whether the way is free
+        steps = torch.where(keep, number, -1)
         chosen = select(
             config.packing,
             config.retrieval,
-            query=query,
+            query=towards,
             poses=poses,
-            steps=torch.where(keep, number, -1),
+            steps=steps,
             imagined=imagined,
             vertical_fov=config.vertical_fov,
             aspect=config.frame_size[1] / config.frame_size[0],
@@ -168,26 +178,38 @@ class LatentDataset:
         latents = self.latents[frame].float()
         strength = torch.rand((len(target), 1, 1, 1, 1), generator=generator) * config.diffusion.context_noise
         noised = latents + strength * torch.randn(latents.shape, generator=generator) * made[:, :, None, None, None]
-        view = self.latents[here].float()
-        noised_view = view + 0.5 * strength[:, 0] * torch.randn(view.shape, generator=generator)
         if replay is not None:
             shift = torch.randint(1, len(self), own.shape, generator=generator)
             shift *= torch.rand(own.shape, generator=generator) < STRAYED_SHARE
             source = (frame + shift[:, None]) % len(self)
             known = own[:, None] & made & replay.known[source]
             noised = torch.where(known[:, :, None, None, None], replay.latents[source].float(), noised)
-            known = own & imagined.gather(1, target[:, None] - 1)[:, 0] & replay.known[here]
-            noised_view = torch.where(known[:, None, None, None], replay.latents[here].float(), noised_view)
         context = Context(noised, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
-        before = torch.where(target > 1, here - 1, here)
-        previous = self.poses[here]
         return Batch(
             context=context,
-            query=query,
-            previous=previous,
-            last_motion=realised(self.poses[before], previous),
-            actions=self.actions[here],
-            view=noised_view,
+            query=self.poses[here + 1],
+            body=self._body(here, target > 1),
+            footprints=footprints(config.packing, query=towards, poses=poses, steps=steps, imagined=imagined),
             target=self.latents[here + 1].float(),
             frame=here + 1,
         )
+
+    def moves(self, size: int, generator: torch.Generator) -> tuple[Body, torch.Tensor]:
+        """Draws ``size`` steps of bodies: each before its step, and the poses ``(size, 5)`` after it. Cheap: no frame is looked at."""
+        here = torch.multinomial(self.followed().float(), size, replacement=True, generator=generator)
+        return self.steps_from(here)
+
+    def steps_from(self, here: torch.Tensor) -> tuple[Body, torch.Tensor]:
+        """The steps of bodies from frames ``here (B,)``, none an episode's last, and the poses ``(B, 5)`` after them."""
+        return self._body(here, ~torch.isin(here, self.starts)), self.poses[here + 1]
+
+    def followed(self) -> torch.Tensor:
+        """``(N - 1,) bool``: whether a frame is followed by another of its episode."""
+        followed = torch.ones(len(self) - 1, dtype=torch.bool)
+        followed[self.starts[1:-1] - 1] = False
+        return followed
+
+    def _body(self, here: torch.Tensor, moving: torch.Tensor) -> Body:
+        """Bodies in frames ``here (B,)``; ``moving (B,) bool`` False in an episode's first."""
+        before = torch.where(moving, here - 1, here)
+        return Body(self.poses[here], self.actions[here], self.poses[here][:, :3] - self.poses[before][:, :3], self.actions[before] * moving[:, None])

@@ -60,16 +60,27 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
     return score.mean(dim=(1, 2, 3)).numpy().reshape(shape)
 
 
-def bootstrap(values: Sequence[float] | Floats, *, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean of per-episode ``values`` and its 95 % interval by the bootstrap over episodes; not-a-number entries are left out."""
+def detail(frames: NDArray[np.uint8]) -> Floats:
+    """Mean difference of neighbouring pixels of each frame ``(..., H, W, 3) uint8``, across and down, in grey levels: a blur has little."""
+    grey = frames.astype(np.float32)
+    across, down = (np.abs(np.diff(grey, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-2, -3))
+    levels: Floats = (0.5 * (across + down)).astype(np.float64)
+    return levels
+
+
+def bootstrap(
+    values: Sequence[float] | Floats, *, seed: int = 0, draws: int = 2000, middle: Literal["mean", "median"] = "mean"
+) -> tuple[float, float, float]:
+    """Mean (or median) of per-episode ``values`` and its 95 % interval by the bootstrap over episodes; not-a-number entries are left out."""
     data = np.asarray(values, np.float64)
     data = data[np.isfinite(data)]
     if not len(data):
         return math.nan, math.nan, math.nan
     rng = np.random.default_rng(seed)
-    means = data[rng.integers(len(data), size=(draws, len(data)))].mean(axis=1)
+    of = np.mean if middle == "mean" else np.median
+    means = of(data[rng.integers(len(data), size=(draws, len(data)))], axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(data.mean()), float(low), float(high)
+    return float(of(data)), float(low), float(high)
 
 
 def revisited(poses: Floats, begin: int, *, distance: float = 2.0, angle: float = 25.0) -> NDArray[np.bool_]:
@@ -187,10 +198,10 @@ def turning_point(episode: Episode) -> int:
 
 
 def rollout_picture(model: WorldPack, index: EpisodeIndex, *, count: int = 4, columns: int = 16) -> NDArray[np.uint8]:
-    """Real frames above imagined ones for the second halves of the first ABA-15 episodes (or any others) of a folder."""
+    """Real frames above imagined ones, poses given, for the second halves of the first ABA-15 episodes (or any others) of a folder."""
     entries = (list(index.filter(task="ABA", nav_range=15)) or list(index))[:count]
     episodes = [index.read(entry) for entry in entries]
-    rollouts = imagine(model, episodes, [turning_point(e) for e in episodes])
+    rollouts = imagine(model, episodes, [turning_point(e) for e in episodes], true_poses=True)
     return strip([row for r in rollouts for row in (r.truth, r.frames)], columns)
 
 
@@ -219,7 +230,7 @@ class EvalModelConfig:
     out: Path | None = None
     """JSON file to write."""
     pictures: Path | None = None
-    """PNG to write: true frames above imagined ones, one pair of rows for each of the first episodes and models."""
+    """PNG to write: the three longest rollouts, each the true frames above those of every model."""
 
 
 def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> dict[str, Any]:
@@ -272,7 +283,8 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     if config.pictures is not None:
         import cv2
 
-        rows = [row for i in range(min(3, len(episodes))) for row in (rollouts[config.models[0]][i].truth, *(r[i].frames for r in rollouts.values()))]
+        longest = sorted(range(len(episodes)), key=lambda i: begins[i] - len(episodes[i]))[:3]
+        rows = [row for i in longest for row in (rollouts[config.models[0]][i].truth, *(r[i].frames for r in rollouts.values()))]
         config.pictures.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(config.pictures), np.ascontiguousarray(strip(rows, 14)[..., ::-1]))
     return report
@@ -288,10 +300,7 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     structure = [ssim(r.frames, r.truth) for r in rollouts]
     every = [np.ones(len(r.frames), bool) for r in rollouts]
     drift = [np.linalg.norm(r.poses[:, [0, 2]] - r.true_poses[:, [0, 2]], axis=1) for r in rollouts]
-    longest = max(len(q) for q in quality)
-    table = np.full((len(quality), longest), np.nan)
-    for i, q in enumerate(quality):
-        table[i, : len(q)] = q
+    fine = [(detail(r.frames), detail(r.truth)) for r in rollouts]
     return {
         "psnr": bootstrap([_mean(q, w) for q, w in zip(quality, every, strict=True)]),
         "psnr_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(quality, rollouts, strict=True)]),
@@ -299,11 +308,29 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "psnr_autoencoder_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(best, rollouts, strict=True)]),
         "ssim": bootstrap([_mean(q, w) for q, w in zip(structure, every, strict=True)]),
         "ssim_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(structure, rollouts, strict=True)]),
+        "detail_kept": bootstrap([float(made.mean() / true.mean()) for made, true in fine]),
+        "detail_kept_last_tenth": bootstrap([float(_last_tenth(made) / _last_tenth(true)) for made, true in fine]),
         "final_drift_blocks": bootstrap([float(d[-1]) for d in drift]),
+        "median_final_drift_blocks": bootstrap([float(d[-1]) for d in drift], middle="median"),
         "imagined_frames": int(sum(len(q) for q in quality)),
         "revisit_frames": int(sum(r.revisit.sum() for r in rollouts)),
-        "psnr_by_step": [bootstrap(table[:, k], draws=400) for k in range(longest) if np.isfinite(table[:, k]).sum() >= 3],
+        "psnr_by_step": _by_step(quality),
+        "detail_by_step": _by_step([made for made, _ in fine]),
+        "detail_truth_by_step": _by_step([true for _, true in fine]),
+        "drift_blocks_by_step": _by_step(drift),
     }
+
+
+def _last_tenth(values: Floats) -> float:
+    return float(values[-max(1, len(values) // 10) :].mean())
+
+
+def _by_step(values: Sequence[Floats]) -> list[tuple[float, float, float]]:
+    """Mean over episodes and its interval at each step that at least three of them have."""
+    table = np.full((len(values), max(len(v) for v in values)), np.nan)
+    for i, v in enumerate(values):
+        table[i, : len(v)] = v
+    return [bootstrap(column, draws=400) for column in table.T if np.isfinite(column).sum() >= 3]
 
 
 def _difference(first: str, other: str, rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:

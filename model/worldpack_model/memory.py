@@ -57,7 +57,9 @@ class CompressedMemory:
         self.keyframes = torch.zeros(num_slots, dtype=torch.int64, device=device)
         """``(S,)`` keyframes held."""
         self.motion = torch.zeros((num_slots, 3), dtype=torch.float64, device=device)
-        """``(S, 3)`` last realised (right, up, forward) in blocks: stands for the velocity."""
+        """``(S, 3)`` way from the last frame but one to the last, world axes, blocks; zero in the beginning."""
+        self.actions = torch.zeros((num_slots, 9), dtype=torch.float32, device=device)
+        """``(S, 9)`` action that led to the last frame; zero in the beginning."""
 
     def _index(self, slots: Sequence[int]) -> torch.Tensor:
         index = torch.as_tensor(list(slots), dtype=torch.int64, device=self.length.device)
@@ -71,26 +73,28 @@ class CompressedMemory:
         """Forgets everything in ``slots``."""
         index = self._index(slots)
         self.steps[index], self.imagined[index] = -1, False
-        self.length[index], self.keyframes[index], self.motion[index] = 0, 0, 0.0
+        self.length[index], self.keyframes[index], self.motion[index], self.actions[index] = 0, 0, 0.0, 0.0
 
-    def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, motion: torch.Tensor, *, imagined: bool) -> None:
+    def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, actions: torch.Tensor, *, imagined: bool) -> None:
         """Adds the next frame of each of ``slots``.
 
         Args:
             slots: n slots.
             latents: ``(n, C, h, w)``.
             poses: ``(n, 5)``.
-            motion: ``(n, 3)`` realised (right, up, forward) that led to the frame, in blocks.
+            actions: ``(n, 9)`` that led to the frames; zero where that is not known.
             imagined: whether the model made these frames.
         """
         index = self._index(slots)
         column = self.length[index] % self.recent
+        before = self.poses[index, (self.length[index] - 1) % self.recent]
+        self.motion[index] = torch.where(self.length[index, None] > 0, poses[:, :3].to(torch.float64) - before[:, :3], 0.0)
+        self.actions[index] = actions.to(torch.float32)
         self._keep(index[self.length[index] >= self.recent])
         self.latents[index, column] = latents.to(self.latents.dtype)
         self.poses[index, column] = poses.to(torch.float64)
         self.steps[index, column] = self.length[index]
         self.imagined[index, column] = imagined
-        self.motion[index] = motion.to(torch.float64)
         self.length[index] += 1
 
     def _keep(self, index: torch.Tensor) -> None:
@@ -157,11 +161,11 @@ class CompressedMemory:
         self.clear(slots)
         for name in self._names():
             saved, mine = snapshot.tensors[name], getattr(self, name)
-            if saved.ndim > 1 and name != "motion":
+            if saved.ndim > 1 and name not in ("motion", "actions"):
                 mine[index, : saved.shape[1]] = saved
             else:
                 mine[index] = saved
 
     @staticmethod
     def _names() -> tuple[str, ...]:
-        return ("latents", "poses", "steps", "imagined", "length", "keyframes", "motion")
+        return ("latents", "poses", "steps", "imagined", "length", "keyframes", "motion", "actions")

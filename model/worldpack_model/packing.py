@@ -6,12 +6,29 @@ has a quarter of the tokens. Legend: B batch, F context frames, C latent channel
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from worldpack_model.config import PackingConfig
 from worldpack_model.geometry import camera_rays
+
+
+class Context(NamedTuple):
+    """What is remembered, as tensors, in the packing's order."""
+
+    latents: torch.Tensor
+    """``(B, F, C, h, w)``."""
+    poses: torch.Tensor
+    """``(B, F, 5)``."""
+    ages: torch.Tensor
+    """``(B, F)`` env steps before the target, at least 1."""
+    imagined: torch.Tensor
+    """``(B, F) bool``."""
+    used: torch.Tensor
+    """``(B, F) bool``; unused frames are masked out of the attention."""
 
 
 class TrajectoryPacking(nn.Module):

@@ -23,6 +23,17 @@ class Selection(NamedTuple):
     """``(B, F) bool``."""
 
 
+class Footprints(NamedTuple):
+    """Remembered positions around the body."""
+
+    positions: torch.Tensor
+    """``(B, K, 3)`` float64 in blocks."""
+    imagined: torch.Tensor
+    """``(B, K) bool``."""
+    used: torch.Tensor
+    """``(B, K) bool``."""
+
+
 def view_direction(poses: torch.Tensor) -> torch.Tensor:
     """Unit view direction ``(..., 3)`` of poses ``(..., 5)``; torch twin of ``geometry.forward_vector``."""
     yaw, pitch = torch.deg2rad(poses[..., 3]), torch.deg2rad(poses[..., 4])
@@ -203,3 +214,26 @@ def retrieved_columns(packing: PackingConfig) -> list[int]:
         columns += range(start + level.recent, start + level.recent + level.retrieved)
         start += level.recent + level.retrieved
     return columns
+
+
+FOOTPRINTS = 16
+"""Remembered positions that the motion model is told."""
+
+
+def footprints(packing: PackingConfig, *, query: torch.Tensor, poses: torch.Tensor, steps: torch.Tensor, imagined: torch.Tensor) -> Footprints:
+    """The remembered positions nearest to where a body is going.
+
+    A packing that retrieves nothing has no memory, so it is told those of its recent frames only.
+
+    Args:
+        packing: how many frames of each kind.
+        query: ``(B, 5)`` pose that the body is going to.
+        poses: ``(B, N, 5)`` remembered poses, in any order.
+        steps: ``(B, N) int64`` their step numbers, -1 where there is no frame.
+        imagined: ``(B, N) bool`` True for frames that the model imagined.
+    """
+    oldest = 0 if packing.retrieved else (steps.max(dim=1, keepdim=True).values - packing.recent + 1).clamp_min(0)
+    far = (poses[..., :3] - query[:, None, :3]).square().sum(-1).masked_fill(steps < oldest, torch.inf)
+    near = far.topk(min(FOOTPRINTS, far.shape[1]), dim=1, largest=False)
+    used = near.values < torch.inf
+    return Footprints(poses[..., :3].gather(1, near.indices[..., None].expand(-1, -1, 3)), imagined.gather(1, near.indices) & used, used)

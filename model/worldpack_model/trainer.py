@@ -1,10 +1,10 @@
-"""Training of a WorldPack model from a folder of episodes: the autoencoder, then the dynamics on its latents.
+"""Training of a WorldPack model from a folder of episodes: the autoencoder, then the denoiser and the motion model on its latents.
 
 A run may be stopped at any moment, SIGKILL included, and goes on from its last checkpoint when started again, exactly: everything random in step
 ``k`` comes from a generator seeded with (seed, stage, k), and a checkpoint holds weights, their moving average and the optimiser's state.
 
-Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue; with the prediction replay), ``model/`` (the
-result, moving-average weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
+Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue; with the prediction replay and the adversary),
+``body-state/`` and ``motion-state/``, ``model/`` (the result, moving-average weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from worldpack_model.adversary import WARM_UP, Adversary, load_optimizer
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
     CheckpointError,
     load_autoencoder,
     load_state,
     read_manifest,
+    read_part,
     read_tensors,
     resolve_device,
     save_model,
     write_folder,
     write_json,
 )
-from worldpack_model.config import PRESETS, lookup
+from worldpack_model.config import PRESETS, ModelConfig, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
+from worldpack_model.motion import Body, MotionModel, shaken
 from worldpack_model.replay import PredictionReplay
 from worldpack_model.world_model import WorldPack
 
@@ -47,6 +50,11 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
+
+ROLLED_SHARE = 0.5
+"""Share of the denoiser's targets that are frames of rollouts, where there are any."""
+BLIND_BATCH = 256
+"""Steps of bodies in a training step on the body's state alone."""
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 """Called as ``progress(stage, done, total, numbers)``."""
@@ -79,15 +87,39 @@ class TrainModelConfig:
     autoencoder_rate: float = 2e-3
     """Peak learning rate of the autoencoder."""
     steps: int = 8000
-    """Training steps of the dynamics; 0 trains the autoencoder only."""
+    """Training steps of the denoiser; 0 trains the autoencoder only."""
+    init: str | None = None
+    """A trained model (folder or shipped name) whose denoiser's weights training starts from; it must have the same configuration."""
     batch_size: int = 32
     """Targets a step."""
     learning_rate: float = 1e-3
-    """Peak learning rate of the dynamics; cosine decay to 2 % at the end."""
+    """Peak learning rate of the denoiser; cosine decay to 2 % at the end."""
     ema: float = 0.999
     """Decay of the moving average of the weights."""
     own_share: float = 0.6
     """Share of the samples that see the model's own earlier predictions as imagined context, instead of noised true frames."""
+    init_motion: str | None = None
+    """A trained model whose motion model's weights training starts from."""
+    rollouts_from: float = 0.8
+    """Share of the steps after which some episodes are imagined to their ends every `rollout_every` steps, and trained on; 1 never."""
+    rollout_every: int = 150
+    """Steps between such rollouts."""
+    rollout_episodes: int = 32
+    """Episodes to imagine each time."""
+    rollout_steps: int = 70
+    """Frames to imagine of each, at most."""
+    adversary_from: float = 0.7
+    """Share of the steps after which the adversary joins, which makes the sampler's results sharp; 1 never."""
+    body_steps: int = 12_000
+    """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
+    body_rate: float = 5e-3
+    """Peak learning rate of those."""
+    motion_steps: int = 10_000
+    """Training steps of the whole motion model, after those."""
+    motion_batch: int = 64
+    """Steps of bodies in a training step of the whole motion model."""
+    motion_rate: float = 1.2e-3
+    """Peak learning rate of the whole motion model."""
     seed: int = 0
     """Seed of everything random in the run."""
     checkpoint_every: int = 200
@@ -151,7 +183,8 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     if config.steps == 0:
         save_model(model, config.out / "model", {"preset": config.preset, "data_id": fingerprint, "autoencoder_only": True})
     else:
-        run.fit_dynamics(run.encode(index))
+        dataset = run.encode(index)
+        run.fit_motion(dataset, run.fit_dynamics(dataset))
     return config.out / "model"
 
 
@@ -250,24 +283,38 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------------------------- stage 2
 
-    def fit_dynamics(self, dataset: LatentDataset) -> None:
-        """Trains denoiser and motion head, then writes the finished model."""
+    def fit_dynamics(self, dataset: LatentDataset) -> PredictionReplay:
+        """Trains the denoiser and leaves the model with its moving-average weights; returns its predictions."""
         config, device = self.config, self.accelerator.device
-        trained = nn.ModuleDict({"denoiser": self.model.denoiser, "motion": self.model.motion})
+        trained = nn.ModuleDict({"denoiser": self.model.denoiser})
         replay = PredictionReplay(dataset.latents)
-        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema, replay=replay)
-        stage.resume()
+        adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
+        kept: dict[str, _Kept] = {"replay": replay, "adversary": adversary}
+        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema, kept=kept)
+        if stage.resume() == 0 and config.init is not None:
+            stage.start_from(_denoiser_of(config.init, self.model.config))
+        joins = config.adversary_from * stage.total
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            batch = dataset.batch(self.model.config, config.batch_size, generator, replay, config.own_share)
+            if stage.step >= config.rollouts_from * stage.total and stage.step % config.rollout_every == 0:
+                with stage.averaged():
+                    replay.roll_out(self.model, dataset, config.rollout_episodes, config.rollout_steps, generator)
+            batch = dataset.batch(self.model.config, config.batch_size, generator, replay, config.own_share, replay.chances(ROLLED_SHARE))
             frames, noise = batch.frame, generator
             if device.type != "cpu":
                 batch = _to(batch, device)
                 noise = torch.Generator(device).manual_seed(generator.initial_seed())
+            judged = stage.step >= joins
             with self.accelerator.autocast():
-                loss = self.model.loss(batch, noise)
+                loss = self.model.loss(batch, noise, through_sampler=judged)
+            total, logs = loss.total, loss.logs
+            if judged and len(loss.sampled_rows):
+                truth = batch.target[loss.sampled_rows]
+                logs = logs | adversary.learn(loss.sampled, loss.first, truth)
+                pull = min(1.0, (stage.step - joins + 1) / WARM_UP)
+                total = total + len(truth) / len(frames) * adversary.loss(loss.sampled, loss.first, truth, pull)
             replay.store(frames[loss.sampled_rows.cpu()], loss.sampled)
-            return loss.total, loss.logs
+            return total, logs
 
         def picture(writer: SummaryWriter, number: int) -> None:
             from worldpack_model.evaluation import rollout_picture
@@ -275,25 +322,79 @@ class _Run:
             with stage.averaged():
                 strip = rollout_picture(self.model, EpisodeIndex.open(config.val_data or config.data))
                 writer.add_image("rollout/real_above_imagined", strip, number, dataformats="HWC")
-                self._export(stage)
 
         if stage.step < stage.total:
             self.model.denoiser.train()
             stage.run(step, picture)
-        with stage.averaged():
-            self._export(stage)
+        trained.load_state_dict(stage.average)
+        self.model.denoiser.eval()
+        return replay
 
-    def _export(self, stage: _Stage) -> None:
+    # -------------------------------------------------------------------------------------------------------------- stage 3
+
+    def fit_motion(self, dataset: LatentDataset, replay: PredictionReplay) -> None:
+        """Trains the motion model, first its trunk on the body's state alone, then all of it; then writes the finished model."""
+        config, device, motion = self.config, self.accelerator.device, self.model.motion
+        if config.init_motion is not None:
+            load_state(motion, read_part(config.init_motion, "motion")[1], config.init_motion)
+
+        def blind(generator: torch.Generator) -> torch.Tensor:
+            body, after = dataset.moves(BLIND_BATCH, generator)
+            body, target = shaken(body, after, generator)
+            loss, _ = motion.loss(_to(body, device), None, target.to(device))
+            return loss.mean()
+
+        def alone(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return blind(generator), {}
+
+        body = _Stage(self, "body", 3, motion.trunk, config.body_steps, config.body_rate, ema=config.ema)
+        motion.train()
+        if body.resume() < body.total:
+            body.run(alone, lambda writer, number: None)
+        motion.trunk.load_state_dict(body.average)
+        chances = _surprise(motion, dataset)
+        usual = float(chances.sum() / (chances > 0).sum())
+
+        def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
+            weight = (usual / chances[batch.frame]).to(device)  # drawn more often, so counted less
+            body, target = shaken(batch.body, batch.query, generator)
+            batch = _to(batch._replace(body=body), device)
+            with self.accelerator.autocast():
+                loss, error = motion.loss(batch.body, (batch.context, batch.footprints), target.to(device))
+            seeing = (weight * loss).mean()
+            logs = {"seeing": seeing.detach(), "error_blocks": (weight * error).mean(), "error_above_a_tenth": (weight * (error > 0.1)).mean()}
+            return seeing + 0.5 * blind(generator), logs
+
+        whole = _Stage(self, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
+        if whole.resume() < whole.total:
+            whole.run(step, lambda writer, number: None)
+        motion.load_state_dict(whole.average)
+        motion.eval()
+        self._export()
+
+    def _export(self) -> None:
         about = {
             "preset": self.config.preset,
             "variant": self.config.variant,
-            "steps": stage.step,
-            "of_steps": stage.total,
+            "steps": self.config.steps,
             "batch_size": self.config.batch_size,
+            "motion_steps": self.config.motion_steps,
+            "init": self.config.init,
             "data_id": self.fingerprint,
             "seed": self.config.seed,
         }
         save_model(self.model, self.config.out / "model", about)
+
+
+class _Kept(Protocol):
+    """What a stage keeps beside the weights it trains; a part of its checkpoints."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything needed to go on."""
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts back what :meth:`state` gave."""
 
 
 class _Stage:
@@ -309,9 +410,9 @@ class _Stage:
         rate: float,
         *,
         ema: float,
-        replay: PredictionReplay | None = None,
+        kept: Mapping[str, _Kept] | None = None,
     ) -> None:
-        self.replay = replay
+        self.kept = kept or {}
         self.run_, self.name, self.number, self.total, self.rate, self.decay = run, name, number, total, rate, ema
         self.module, self.step = module, 0
         decayed = [p for p in module.parameters() if p.ndim > 1]
@@ -398,8 +499,7 @@ class _Stage:
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         # cloned: safetensors refuses tensors that share memory
         files: dict[str, Any] = {"state.safetensors": {k: v.clone() for k, v in tensors.items()}}
-        if self.replay is not None:
-            files["replay.safetensors"] = self.replay.state()
+        files |= {f"{name}.safetensors": part.state() for name, part in self.kept.items()}
         write_folder(self.folder, files, {"step": self.step, "total": self.total})
 
     def resume(self) -> int:
@@ -414,18 +514,18 @@ class _Stage:
 
         load_state(self.module, part("model."), str(self.folder))
         self.average = {k: v.to(self.run_.accelerator.device) for k, v in part("average.").items()}
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            number, _, name = key.partition(".")
-            state.setdefault(int(number), {})[name] = value
-        full = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
-        if self.replay is not None:
-            self.replay.load(read_tensors(self.folder / "replay.safetensors"))
+        load_optimizer(self.optimizer, tensors)
+        for name, kept in self.kept.items():
+            kept.load(read_tensors(self.folder / f"{name}.safetensors"))
         self.step = int(manifest["step"])
         self._cut_curve()
         log.info("Continuing %s from step %d of %d.", self.name, self.step, self.total)
         return self.step
+
+    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Begins with these weights instead of fresh ones."""
+        load_state(self.module, dict(weights), "--init")
+        self.average = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
 
     def _cut_curve(self) -> None:
         """Drops logged lines after the checkpoint, which will be made again."""
@@ -433,6 +533,15 @@ class _Stage:
             lines = [line for line in self.run_.curve.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if (entry := json.loads(line))["stage"] != self.name or entry["step"] <= self.step]
             self.run_.curve.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """The denoiser's weights of a trained model, named as the stage's module names them."""
+    source, weights = read_part(name, "denoiser")
+    for part in ("transformer", "packing", "autoencoder"):
+        if getattr(source, part) != getattr(config, part):
+            raise CheckpointError(f"{name} has {part} {getattr(source, part)}, this run {getattr(config, part)}; leave --init out.")
+    return {f"denoiser.{k}": v for k, v in weights.items()}
 
 
 class _Averaged:
@@ -449,6 +558,22 @@ class _Averaged:
     def __exit__(self, *_: object) -> None:
         self.stage.module.load_state_dict(self.kept)
         self.stage.module.train()
+
+
+@torch.no_grad()
+def _surprise(motion: MotionModel, dataset: LatentDataset) -> torch.Tensor:
+    """Chances ``(N,)`` of frames as targets: three in four steps are a turn or a walk on open ground, and tell nothing about surroundings."""
+    here = dataset.followed().nonzero()[:, 0]
+    device = next(motion.parameters()).device
+    body, after = dataset.steps_from(here)
+    losses = []
+    for i in range(0, len(here), 8192):
+        some = _to(Body(*(part[i : i + 8192] for part in body)), device)
+        losses.append(motion.loss(some, None, after[i : i + 8192, :3].to(device) - some.pose[:, :3])[0].cpu())
+    loss = torch.cat(losses).clamp(0, 4)
+    chances = torch.zeros(len(dataset))
+    chances[here + 1] = loss + 0.3 * loss.mean()
+    return chances
 
 
 def _shuffled(index: EpisodeIndex, seed: int) -> Any:

@@ -25,22 +25,7 @@ from torch import nn
 
 from worldpack_model.config import ModelConfig
 from worldpack_model.geometry import ACTION_DIM, camera_rays, to_local_torch, world_rays_torch
-from worldpack_model.packing import TrajectoryPacking
-
-
-class Context(NamedTuple):
-    """What is remembered, as tensors, in the packing's order."""
-
-    latents: torch.Tensor
-    """``(B, F, C, h, w)``."""
-    poses: torch.Tensor
-    """``(B, F, 5)``."""
-    ages: torch.Tensor
-    """``(B, F)`` env steps before the target, at least 1."""
-    imagined: torch.Tensor
-    """``(B, F) bool``."""
-    used: torch.Tensor
-    """``(B, F) bool``; unused frames are masked out of the attention."""
+from worldpack_model.packing import Context, TrajectoryPacking
 
 
 class PackedContext(NamedTuple):

@@ -19,9 +19,10 @@ from worldpack_model.config import ModelConfig
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
-from worldpack_model.motion import MotionModel, advance, realised, was_blocked
-from worldpack_model.retrieval import retrieved_columns, select
-from worldpack_model.transformer import CDiT, Context, PackedContext
+from worldpack_model.motion import Body, MotionModel, advance, realised, unhindered, was_blocked
+from worldpack_model.packing import Context
+from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
+from worldpack_model.transformer import CDiT, PackedContext
 
 
 class Batch(NamedTuple):
@@ -30,14 +31,10 @@ class Batch(NamedTuple):
     context: Context
     query: torch.Tensor
     """``(B, 5)`` pose of the target frame."""
-    previous: torch.Tensor
-    """``(B, 5)`` pose of the frame before it."""
-    last_motion: torch.Tensor
-    """``(B, 3)`` realised motion that led to the frame before."""
-    actions: torch.Tensor
-    """``(B, 9)`` action from the frame before to the target."""
-    view: torch.Tensor
-    """``(B, C, h, w)`` latent of the frame before, as the motion head sees it."""
+    body: Body
+    """Pose of the frame before it, the action from there to the target, and how the body moved until then."""
+    footprints: Footprints
+    """Remembered positions around the body."""
     target: torch.Tensor
     """``(B, C, h, w)`` latent of the target."""
     frame: torch.Tensor
@@ -52,7 +49,9 @@ class Loss(NamedTuple):
     logs: dict[str, torch.Tensor]
     """Detached scalars."""
     sampled: torch.Tensor
-    """``(n, C, h, w)`` detached: what the sampler, from pure noise to its last evaluation, makes of some of the targets."""
+    """``(n, C, h, w)`` what the sampler, from pure noise to its last evaluation, makes of some of the targets."""
+    first: torch.Tensor
+    """``(n, C, h, w)`` detached: its first evaluations."""
     sampled_rows: torch.Tensor
     """``(n,) int64`` which of the batch those are: the ones whose noise level was 1."""
 
@@ -89,7 +88,7 @@ class WorldPack(nn.Module):
         self.config = config
         self.autoencoder = Autoencoder(config.autoencoder)
         self.denoiser = CDiT(config)
-        self.motion = MotionModel(config.autoencoder.latent_channels, config.latent_size)
+        self.motion = MotionModel(config)
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str = "auto") -> WorldPack:
@@ -158,7 +157,7 @@ class WorldPack(nn.Module):
             slots: n slots.
             frames: ``(n, k, H, W, 3) uint8``, k >= 1.
             poses: ``(n, k, 5)`` their poses.
-            actions: ``(n, k - 1, 9)`` between them; only checked, since motion is read off the poses.
+            actions: ``(n, k - 1, 9)`` between them; the motion model asks for the last.
             real: whether an engine showed them (a real frame is the better memory).
 
         Raises:
@@ -172,14 +171,11 @@ class WorldPack(nn.Module):
         n, k = frames.shape[:2]
         latents = self.encode(frames.reshape(n * k, *frames.shape[2:])).reshape(n, k, *self.latent_shape)
         known = torch.from_numpy(poses).to(self.device)
-        index = torch.as_tensor(list(slots), device=self.device)
+        held = torch.zeros((n, k, 9), device=self.device)
+        if actions is not None:
+            held[:, 1:] = torch.from_numpy(check_action(actions, "actions")).to(self.device)
         for i in range(k):
-            motion = torch.zeros((n, 3), dtype=torch.float64, device=self.device)
-            if i:
-                motion = realised(known[:, i - 1], known[:, i])
-            elif bool((memory.length[index] > 0).all()):
-                motion = realised(memory.poses[index, memory.newest_column(slots)], known[:, 0])
-            memory.append(slots, latents[:, i], known[:, i], motion, imagined=not real)
+            memory.append(slots, latents[:, i], known[:, i], held[:, i], imagined=not real)
 
     @torch.no_grad()
     def predict(
@@ -207,24 +203,16 @@ class WorldPack(nn.Module):
             raise ValueError(f"{len(slots)} slots need actions ({len(slots)}, 9) and as many generators; got {act.shape}, {len(generators)}.")
         action = torch.from_numpy(act).to(self.device)
         index = torch.as_tensor(list(slots), device=self.device)
-        newest = memory.newest_column(slots)
-        here, view = memory.poses[index, newest], memory.latents[index, newest].float()
-        moved = self.motion(view, action, memory.motion[index].float(), here)
-        if poses is None:
-            query = advance(here, action, moved.local)
-            blocked = moved.blocked
-        else:
-            query = torch.from_numpy(check_pose(poses, "poses")).to(self.device)
-            blocked = was_blocked(action, realised(here, query).float())
-        local = realised(here, query)
-
+        here = memory.poses[index, memory.newest_column(slots)]
+        known = None if poses is None else torch.from_numpy(check_pose(poses, "poses")).to(self.device)
         columns = memory.columns_in_use(slots)
-        steps, imagined = memory.steps[index, :columns], memory.imagined[index, :columns]
+        steps, imagined, past = memory.steps[index, :columns], memory.imagined[index, :columns], memory.poses[index, :columns]
+        towards = unhindered(here, action) if known is None else known
         chosen = select(
             self.config.packing,
             self.config.retrieval,
-            query=query,
-            poses=memory.poses[index, :columns],
+            query=towards,
+            poses=past,
             steps=steps,
             imagined=imagined,
             vertical_fov=self.config.vertical_fov,
@@ -239,6 +227,14 @@ class WorldPack(nn.Module):
             imagined=imagined.gather(1, chosen.indices),
             used=chosen.used,
         )
+        if known is None:
+            near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
+            moved = self.motion(Body(here, action, memory.motion[index], memory.actions[index]), (context, near))
+            query = advance(here, action, moved.likeliest)
+        else:
+            query = known
+        local = realised(here, query)
+        blocked = was_blocked(action, local.float())
         noise = draw_noise(self.latent_shape, generators, self.device)
         latents = self.imagine(context, query, action, local.float(), noise, evaluations or self.config.diffusion.evaluations)
         finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
@@ -246,7 +242,7 @@ class WorldPack(nn.Module):
         good = finite.nonzero()[:, 0].tolist()
         frames[(~finite).cpu().numpy()] = 0
         if good:
-            memory.append([slots[i] for i in good], latents[good], query[good], local[good], imagined=True)
+            memory.append([slots[i] for i in good], latents[good], query[good], action[good], imagined=True)
         ranks = retrieved_columns(self.config.packing)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, ranks]
         return Prediction(frames, query.cpu().numpy(), blocked.cpu().numpy(), finite.cpu().numpy(), retrieved.cpu().numpy())
@@ -265,42 +261,44 @@ class WorldPack(nn.Module):
         motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
         return sample(lambda z, level: self.denoiser(z, level, actions, motion, packed), noise, evaluations=evaluations)
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Loss:
-        """Training loss of denoiser and motion head on one batch.
+    def loss(self, batch: Batch, generator: torch.Generator, *, through_sampler: bool = False) -> Loss:
+        """Training loss of the denoiser on one batch: the mean square error of the predicted clean latent (1.0 is knowing nothing).
 
-        The denoiser's part is the mean square error of the predicted clean latent (unit variance, so 1.0 is knowing nothing). For targets at
-        the noisiest level this was the sampler's first evaluation; the others follow without gradient, for the prediction replay.
+        For targets at the noisiest level that was the sampler's first evaluation; its others follow, for the prediction replay.
+
+        Args:
+            batch: the targets and what came before them.
+            generator: draws noise levels and noise.
+            through_sampler: keep the gradient of the sampler's last evaluation, for the adversary.
         """
         clean = batch.target
         level = sample_levels(len(clean), self.config.diffusion, generator, clean.device)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        local = realised(batch.previous, batch.query).to(clean.dtype)
+        local = realised(batch.body.pose, batch.query).to(clean.dtype)
         packed = self.denoiser.prepare(batch.context, batch.query)
         motion = torch.cat([local, batch.query[:, 4:5].to(clean.dtype)], dim=-1)
-        predicted = self.denoiser(add_noise(clean, noise, level), level, batch.actions, motion, packed)
+        predicted = self.denoiser(add_noise(clean, noise, level), level, batch.body.action, motion, packed)
         error = (predicted - clean).square().flatten(1).mean(1)
-        motion_loss, motion_error = self.motion.loss(batch.view, batch.actions, batch.last_motion.to(clean.dtype), batch.previous, local)
         pure = level >= 1
-        logs = {
-            "x_mse": error.detach().mean(),
-            "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean(),
-            "motion_error_blocks": motion_error,
-        }
-        return Loss(error.mean() + motion_loss, logs, *self._finish_sampling(batch, packed, motion, noise, predicted.detach(), pure))
-
-    @torch.no_grad()
-    def _finish_sampling(
-        self, batch: Batch, packed: PackedContext, motion: torch.Tensor, noise: torch.Tensor, first: torch.Tensor, pure: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sampler's remaining evaluations for the targets ``pure (B,) bool``, whose first one was ``first``: the samples and their rows."""
+        logs = {"x_mse": error.detach().mean(), "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean()}
         rows = pure.nonzero()[:, 0]
+        first = predicted.detach()[rows]
+        with torch.set_grad_enabled(through_sampler):
+            sampled = self._finish_sampling(batch, packed, motion, noise, first, rows)
+        return Loss(error.mean(), logs, sampled.float(), first.float(), rows)
+
+    def _finish_sampling(
+        self, batch: Batch, packed: PackedContext, motion: torch.Tensor, noise: torch.Tensor, first: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """The sampler's remaining evaluations for the targets ``rows (n,)``, whose first one was ``first``; only the last one keeps a gradient."""
         if not len(rows):
-            return first[rows].float(), rows
-        part = packed.rows(rows)
-        sampled = sample(
-            lambda z, tau: self.denoiser(z, tau, batch.actions[rows], motion[rows], part),
-            noise[rows],
-            evaluations=self.config.diffusion.evaluations,
-            first=first[rows],
-        )
-        return sampled.float(), rows
+            return first
+        part, evaluations, calls = packed.rows(rows), self.config.diffusion.evaluations, 1
+
+        def denoise(z: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            with torch.set_grad_enabled(torch.is_grad_enabled() and calls == evaluations):
+                return self.denoiser(z, level, batch.body.action[rows], motion[rows], part)  # type: ignore[no-any-return]
+
+        return sample(denoise, noise[rows], evaluations=evaluations, first=first)

@@ -9,7 +9,7 @@ import pytest
 from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.checkpoint import save_model
 from worldpack_model.episodes import EpisodeError
-from worldpack_model.evaluation import EvalModelConfig, bootstrap, evaluate_model, imagine, psnr, revisited, ssim, strip
+from worldpack_model.evaluation import EvalModelConfig, bootstrap, detail, evaluate_model, imagine, psnr, revisited, ssim, strip
 from worldpack_model.world_model import WorldPack
 
 
@@ -33,6 +33,13 @@ def test_ssim_known_values() -> None:
     assert ssim(flat, flat + 20) == pytest.approx([(2 * 100 * 120 + c1) / (100**2 + 120**2 + c1)], abs=1e-6)
 
 
+def test_detail_counts_edges_both_ways() -> None:
+    flat = np.full((8, 8, 3), 100, np.uint8)
+    stripes = flat.copy()
+    stripes[:, ::2] = 110
+    assert detail(np.stack([flat, stripes, stripes.transpose(1, 0, 2)])) == pytest.approx([0, 5, 5])
+
+
 def test_metrics_refuse_other_shapes() -> None:
     with pytest.raises(ValueError, match="expected two equal"):
         psnr(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.float32))
@@ -52,6 +59,7 @@ def test_bootstrap_interval() -> None:
     assert mean == 2.0
     assert 1.0 <= low < 2.0 < high <= 3.0
     assert all(math.isnan(v) for v in bootstrap([]))
+    assert bootstrap([1.0, 2.0, 90.0], middle="median")[0] == 2.0
 
 
 def test_imagined_frame_t_stands_for_recorded_frame_t(model: WorldPack) -> None:
@@ -81,6 +89,9 @@ def test_evaluate_model_compares_and_refuses(model: WorldPack, episodes: Path, t
     report = evaluate_model(config)
     assert report["episodes"] == 4
     assert report["differences"][0]["psnr_revisit_gain"][0] == pytest.approx(0.0)
+    steps = [len(turning_episode(i)) - turning_episode(i).turn_index - 1 for i in range(4)]
+    for curve in ("psnr_by_step", "detail_by_step", "detail_truth_by_step", "drift_blocks_by_step"):
+        assert len(report["models"][0][curve]) == max(steps)
     assert (tmp_path / "r.json").is_file()
     assert (tmp_path / "p.png").is_file()
     with pytest.raises(EpisodeError, match="no ABA-30"):

@@ -15,7 +15,7 @@ def add(memory: CompressedMemory, slots: list[int], x: float, *, imagined: bool 
     n = len(slots)
     poses = torch.zeros(n, 5, dtype=torch.float64)
     poses[:, 0] = x
-    memory.append(slots, torch.full((n, 1, 1, 1), x), poses, torch.zeros(n, 3), imagined=imagined)
+    memory.append(slots, torch.full((n, 1, 1, 1), x), poses, torch.full((n, 9), x), imagined=imagined)
 
 
 def steps_of(memory: CompressedMemory, slot: int) -> list[int]:
@@ -95,3 +95,19 @@ def test_errors() -> None:
         memory.clear([1, 1])
     with pytest.raises(ValueError, match="snapshot holds 1"):
         memory.restore([0, 1], memory.snapshot([2]))
+
+
+def test_the_last_way_and_action_are_known_and_forgotten() -> None:
+    memory = make(recent=1)
+    add(memory, [0, 2], 3.0)
+    assert memory.motion[0].tolist() == [0, 0, 0], "nobody knows what came before the first frame"
+    add(memory, [0], 5.0)
+    assert memory.motion[[0, 2]].tolist() == [[2, 0, 0], [0, 0, 0]]
+    assert memory.actions[[0, 2], 0].tolist() == [5, 3]
+    saved = memory.snapshot([0])
+    memory.clear([0])
+    assert not memory.motion.any()
+    assert memory.actions[0].tolist() == [0] * 9
+    memory.restore([1], saved)
+    assert memory.motion[1].tolist() == [2, 0, 0]
+    assert memory.actions[1].tolist() == [5] * 9

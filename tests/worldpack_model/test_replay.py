@@ -37,10 +37,11 @@ def test_the_loss_samples_as_play_does(dataset: LatentDataset, model: WorldPack)
     generator = torch.Generator().manual_seed(5)
     sample_levels(32, model.config.diffusion, generator)
     noise = torch.randn(batch.target.shape, generator=generator)
-    local = realised(batch.previous, batch.query).float()
-    whole = model.imagine(batch.context, batch.query, batch.actions, local, noise, model.config.diffusion.evaluations)
+    local = realised(batch.body.pose, batch.query).float()
+    whole = model.imagine(batch.context, batch.query, batch.body.action, local, noise, model.config.diffusion.evaluations)
     assert torch.allclose(loss.sampled, whole[rows], atol=1e-5)
     assert not loss.sampled.requires_grad
+    assert model.loss(batch, torch.Generator().manual_seed(5), through_sampler=True).sampled.requires_grad, "the adversary needs it"
 
 
 def test_state_brings_it_back() -> None:
@@ -62,8 +63,6 @@ def test_imagined_frames_are_the_models_own_and_real_ones_stay(dataset: LatentDa
     assert bool(made.any())
     assert bool((batch.context.latents[made] == 77).all())
     assert not bool((batch.context.latents[~made] == 77).any())
-    own_view = (batch.view == 77).flatten(1).all(1)
-    assert torch.equal(own_view, batch.context.imagined[:, 0]), "the motion head sees the same previous frame as the denoiser"
 
 
 def test_without_own_share_nothing_changes(dataset: LatentDataset) -> None:
@@ -73,7 +72,6 @@ def test_without_own_share_nothing_changes(dataset: LatentDataset) -> None:
     plain = dataset.batch(config, 16, torch.Generator().manual_seed(0))
     other = dataset.batch(config, 16, torch.Generator().manual_seed(0), replay, own_share=0.0)
     assert torch.equal(plain.context.latents, other.context.latents)
-    assert torch.equal(plain.view, other.view)
 
 
 def test_a_batch_names_its_targets(dataset: LatentDataset) -> None:
@@ -107,3 +105,40 @@ def test_some_imagined_pasts_have_strayed_to_one_other_place(dataset: LatentData
     assert 0.5 * STRAYED_SHARE < share < 1.6 * STRAYED_SHARE
     for row in strayed.nonzero()[:, 0]:
         assert len(set(shift[row][made[row]].tolist())) == 1, "the whole imagined past is of one place"
+
+
+def test_rollouts_keep_what_was_seen_on_the_way(dataset: LatentDataset, model: WorldPack) -> None:
+    """Each rolled-out episode has one stretch of frames, the model's own, along the recorded poses; the first of all is as ``imagine`` gives it."""
+    replay, again = PredictionReplay(dataset.latents), PredictionReplay(dataset.latents)
+    replay.roll_out(model, dataset, 3, 6, torch.Generator().manual_seed(1))
+    again.roll_out(model, dataset, 3, 6, torch.Generator().manual_seed(1))
+    assert torch.equal(replay.latents, again.latents)
+    assert torch.equal(replay.rolled, replay.known)
+    rolled = [replay.rolled[a:b] for a, b in zip(dataset.starts[:-1], dataset.starts[1:], strict=True)]
+    assert sum(bool(part.any()) for part in rolled) == 3
+    for part in rolled:
+        frames = part.nonzero()[:, 0].tolist()
+        assert not frames or (frames == list(range(frames[0], frames[-1] + 1)) and frames[0] >= 1 and len(frames) <= 6)
+    assert not torch.equal(replay.latents[replay.rolled], dataset.latents[replay.rolled])
+    assert bool(torch.isfinite(replay.latents).all())
+
+
+def test_chances_make_rollouts_the_wanted_share(dataset: LatentDataset) -> None:
+    replay = PredictionReplay(dataset.latents)
+    assert replay.chances(0.5) is None
+    replay.rolled[30:40] = True
+    chances = replay.chances(0.5)
+    assert chances is not None
+    drawn = dataset.batch(PRESETS["debug"], 2000, torch.Generator().manual_seed(0), chances=chances).frame
+    assert abs(float(replay.rolled[drawn].float().mean()) - 0.5) < 0.05
+    assert not torch.isin(drawn, dataset.starts).any()
+    replay.store(torch.arange(35, 40), dataset.latents[35:40])
+    assert int(replay.rolled.sum()) == 5, "a newer prediction of one step takes its place"
+
+
+def test_rollouts_are_part_of_the_state(dataset: LatentDataset) -> None:
+    one, two = PredictionReplay(dataset.latents), PredictionReplay(dataset.latents)
+    one.store(torch.arange(5), dataset.latents[:5])
+    one.rolled[3:5] = True
+    two.load(one.state())
+    assert torch.equal(one.rolled, two.rolled)

@@ -24,7 +24,8 @@ from worldpack_model.world_model import WorldPack
 def small(data: Path, out: Path, **changes: object) -> TrainModelConfig:
     settings: dict[str, object] = {
         "preset": "debug", "autoencoder_steps": 6, "autoencoder_batch": 4, "steps": 6, "batch_size": 4, "checkpoint_every": 3,
-        "picture_every": 0, "device": "cpu",
+        "adversary_from": 0.5, "rollouts_from": 0.3, "rollout_every": 2, "rollout_episodes": 2, "rollout_steps": 3,
+        "body_steps": 4, "motion_steps": 4, "motion_batch": 4, "picture_every": 0, "device": "cpu",
     }  # fmt: skip
     return TrainModelConfig(data=data, out=out, **{**settings, **changes})  # type: ignore[arg-type]
 
@@ -35,7 +36,7 @@ class Stop(Exception):
 
 def test_resume_equals_uninterrupted(episodes: Path, tmp_path: Path) -> None:
     whole = train_model(small(episodes, tmp_path / "whole", checkpoint_every=1))
-    for stage, at in (("autoencoder", 4), ("dynamics", 2), ("dynamics", 5)):
+    for stage, at in (("autoencoder", 4), ("dynamics", 2), ("dynamics", 5), ("body", 2), ("motion", 2)):
         original = trainer._Stage.save
 
         def save(self: object, stage: str = stage, at: int = at, original=original) -> None:
@@ -54,7 +55,7 @@ def test_resume_equals_uninterrupted(episodes: Path, tmp_path: Path) -> None:
     for name in one:
         assert torch.equal(one[name], two[name]), name
     lines = [json.loads(line) for line in (tmp_path / "parts" / "curve.jsonl").read_text().splitlines()]
-    assert [(x["stage"], x["step"]) for x in lines] == [("autoencoder", 6), ("dynamics", 6)]
+    assert [(x["stage"], x["step"]) for x in lines] == [("autoencoder", 6), ("dynamics", 6), ("body", 4), ("motion", 4)]
 
 
 def test_survives_sigkill(episodes: Path, tmp_path: Path) -> None:
@@ -90,15 +91,26 @@ train_model(small(Path({str(episodes)!r}), Path({str(tmp_path / "run")!r}), chec
 
 
 def test_it_learns(episodes: Path, tmp_path: Path) -> None:
-    logged: dict[str, list[float]] = {"autoencoder": [], "dynamics": []}
+    logged: dict[str, list[float]] = {"autoencoder": [], "dynamics": [], "body": [], "motion": []}
 
     def progress(stage: str, step: int, total: int, numbers: dict[str, float]) -> None:
         if stage in logged:
             logged[stage].append(numbers["loss"])
 
-    train_model(small(episodes, tmp_path / "run", autoencoder_steps=100, steps=150, batch_size=8, autoencoder_batch=8), progress)
+    sizes = {
+        "autoencoder_steps": 100,
+        "autoencoder_batch": 8,
+        "steps": 150,
+        "batch_size": 8,
+        "body_steps": 200,
+        "motion_steps": 60,
+        "motion_batch": 16,
+    }
+    train_model(small(episodes, tmp_path / "run", **sizes), progress)
     assert logged["autoencoder"][-1] < 0.6 * logged["autoencoder"][0]
     assert logged["dynamics"][-1] < 0.8 * logged["dynamics"][0]
+    assert logged["body"][-1] < logged["body"][0] - 1.0, "nats"
+    assert logged["motion"][-1] < logged["body"][0] - 1.0
 
 
 def test_a_run_folder_belongs_to_one_configuration(episodes: Path, tmp_path: Path) -> None:
@@ -141,8 +153,70 @@ def test_batches_obey_time(episodes: Path) -> None:
     assert (ages[:, 0] == 1).all(), "the first recent frame is the one before the target"
     position = {tuple(p): i for i, p in enumerate(dataset.poses.numpy().round(6).tolist())}
     assert position
-    turned = batch.query[:, 3] - batch.previous[:, 3]
-    assert np.allclose(((turned.numpy() + 180) % 360) - 180, batch.actions[:, 8].numpy(), atol=1e-3)
+    turned = batch.query[:, 3] - batch.body.pose[:, 3]
+    assert np.allclose(((turned.numpy() + 180) % 360) - 180, batch.body.action[:, 8].numpy(), atol=1e-3)
     real = ~batch.context.imagined & used
     exact = (batch.context.latents[:, :, 0, 0, 0] * real).abs().sum() > 0
     assert bool(exact)
+
+
+def test_init_starts_from_a_trained_denoiser(episodes: Path, tmp_path: Path) -> None:
+    first = train_model(small(episodes, tmp_path / "one"))
+    second = train_model(small(episodes, tmp_path / "two", autoencoder=str(first), init=str(first), steps=1, learning_rate=0.0, motion_steps=1))
+    a, b = load_model(str(first), device="cpu").denoiser.state_dict(), load_model(str(second), device="cpu").denoiser.state_dict()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    with pytest.raises(CheckpointError, match="packing"):
+        train_model(small(episodes, tmp_path / "three", variant="recent", autoencoder=str(first), init=str(first)))
+
+
+def test_the_past_of_a_first_step_is_standing_still(episodes: Path) -> None:
+    torch.manual_seed(0)
+    model = WorldPack(PRESETS["debug"]).eval()
+    dataset = LatentDataset.encode(EpisodeIndex.open(episodes), model.encode)
+    dataset.poses[:, 1] = torch.arange(len(dataset))  # every frame has a pose of its own
+    batch = dataset.batch(model.config, 256, torch.Generator().manual_seed(0))
+    first = (batch.frame[:, None] - 1 == dataset.starts).any(1)
+    assert bool(first.any())
+    assert not batch.body.last_motion[first].any()
+    assert not batch.body.last_action[first].any()
+    later = batch.frame[~first]
+    assert torch.equal(batch.body.last_motion[~first], dataset.poses[later - 1, :3] - dataset.poses[later - 2, :3])
+    assert torch.equal(batch.body.last_action[~first], dataset.actions[later - 2])
+    moved, after = dataset.moves(256, torch.Generator().manual_seed(1))
+    row = {tuple(p): i for i, p in enumerate(dataset.poses.tolist())}
+    for pose, action, motion, last, then in zip(*moved, after, strict=True):
+        here = row[tuple(pose.tolist())]
+        assert torch.equal(then, dataset.poses[here + 1])
+        assert torch.equal(action, dataset.actions[here])
+        begins = here in dataset.starts
+        assert torch.equal(motion, torch.zeros(3) if begins else pose[:3] - dataset.poses[here - 1, :3])
+        assert torch.equal(last, torch.zeros(9) if begins else dataset.actions[here - 1])
+
+
+def test_targets_are_drawn_by_their_chances(episodes: Path) -> None:
+    torch.manual_seed(0)
+    model = WorldPack(PRESETS["debug"]).eval()
+    dataset = LatentDataset.encode(EpisodeIndex.open(episodes), model.encode)
+    chances = torch.zeros(len(dataset))
+    chances[[1, 30]] = torch.tensor([1.0, 3.0])
+    drawn = dataset.batch(model.config, 400, torch.Generator().manual_seed(0), chances=chances).frame
+    assert set(drawn.tolist()) == {1, 30}
+    assert 0.65 < (drawn == 30).float().mean() < 0.85
+    usual = dataset.batch(model.config, 4000, torch.Generator().manual_seed(0)).frame
+    assert set(usual.tolist()) == set(range(len(dataset))) - set(dataset.starts.tolist()), "every frame but an episode's first"
+
+
+def test_surprising_steps_are_drawn_more_often(episodes: Path) -> None:
+    torch.manual_seed(0)
+    model = WorldPack(PRESETS["debug"]).eval()
+    dataset = LatentDataset.encode(EpisodeIndex.open(episodes), model.encode)
+    chances = trainer._surprise(model.motion, dataset)
+    assert not chances[dataset.starts[:-1]].any()
+    likely, unlikely = int(chances.argmax()), int(torch.where(chances > 0, chances, torch.inf).argmin())
+    losses = []
+    for frame in (likely, unlikely):
+        body, after = dataset.steps_from(torch.tensor([frame - 1]))
+        losses.append(model.motion.loss(body, None, after[:, :3] - body.pose[:, :3])[0].item())
+    assert losses[0] > losses[1]
+    assert chances[likely] < 20 * chances[unlikely], "none is forgotten"

@@ -6,8 +6,7 @@ import torch
 
 from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.config import PRESETS, ModelConfig
-from worldpack_model.motion import BLOCKED_SHARE, advance, commanded_distance, realised, was_blocked
-from worldpack_model.transformer import Context
+from worldpack_model.packing import Context
 from worldpack_model.world_model import WorldPack
 
 ACTIONS = np.zeros((3, 9), np.float32)
@@ -158,20 +157,3 @@ def test_bad_input_is_named(model: WorldPack) -> None:
         model.remember(memory, [0], np.zeros((1, 2, 64, 64, 3), np.uint8), np.zeros((1, 3, 5)))
     with pytest.raises(RuntimeError, match="remember"):
         model.predict(model.new_memory(1), [0], ACTIONS[:1], generators(0))
-
-
-def test_motion_conventions() -> None:
-    poses = torch.tensor([[1.0, 2, 3, 80, 85]], dtype=torch.float64)
-    action = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 10.0, 22.5]])
-    after = advance(poses, action, torch.tensor([[0.1, 0.2, 0.8]]))
-    assert after[0, 3:].tolist() == pytest.approx([102.5, 90.0]), "yaw is added, pitch stops straight down"
-    assert realised(poses, after)[0].tolist() == pytest.approx([0.1, 0.2, 0.8], abs=1e-6)
-
-
-def test_blocked_is_what_was_commanded_and_did_not_happen() -> None:
-    actions = torch.zeros(4, 9)
-    actions[:3, 0] = 1
-    free = float(commanded_distance(actions)[0])
-    assert free == pytest.approx(4 * 0.2159)
-    local = torch.tensor([[0, 0, free], [0, 0, 0.9 * BLOCKED_SHARE * free], [0, 0, 0.0], [0, 0, 0.0]])
-    assert was_blocked(actions, local).tolist() == [False, True, True, False]

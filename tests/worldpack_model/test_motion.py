@@ -1,0 +1,172 @@
+"""Motion: conventions, alternatives whose mean never happens, what the model reads, and that it learns walls from what it saw."""
+
+import pytest
+import torch
+
+from worldpack_model.config import PRESETS, VARIANTS
+from worldpack_model.motion import (
+    BLOCKED_SHARE,
+    POSE_NOISE,
+    Body,
+    MotionModel,
+    MotionPrediction,
+    advance,
+    commanded_distance,
+    realised,
+    shaken,
+    unhindered,
+    was_blocked,
+)
+from worldpack_model.packing import Context
+from worldpack_model.retrieval import FOOTPRINTS, Footprints, footprints
+
+CONFIG = PRESETS["debug"]
+
+
+def body(count: int, *, yaw: float = 0.0, forward: float = 1.0) -> Body:
+    pose = torch.tensor([[0.5, 64.0, 0.5, yaw, 0.0]], dtype=torch.float64).repeat(count, 1)
+    action = torch.zeros(count, 9)
+    action[:, 0] = forward
+    return Body(pose, action, torch.zeros(count, 3, dtype=torch.float64), torch.zeros(count, 9))
+
+
+def context(count: int, generator: torch.Generator) -> Context:
+    frames, shape = CONFIG.packing.frames, (CONFIG.autoencoder.latent_channels, *CONFIG.latent_size)
+    poses = body(count).pose[:, None].repeat(1, frames, 1)
+    return Context(
+        torch.randn(count, frames, *shape, generator=generator),
+        poses,
+        torch.ones(count, frames, dtype=torch.int64),
+        torch.zeros(count, frames, dtype=torch.bool),
+        torch.ones(count, frames, dtype=torch.bool),
+    )
+
+
+def nothing_stood(count: int) -> Footprints:
+    no = torch.zeros(count, FOOTPRINTS, dtype=torch.bool)
+    return Footprints(torch.zeros(count, FOOTPRINTS, 3, dtype=torch.float64), no, no)
+
+
+def test_conventions() -> None:
+    poses = torch.tensor([[1.0, 2, 3, 80, 85]], dtype=torch.float64)
+    action = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 10.0, 22.5]])
+    after = advance(poses, action, torch.tensor([[0.1, 0.2, 0.8]]))
+    assert after[0, 3:].tolist() == pytest.approx([102.5, 90.0]), "yaw is added, pitch stops straight down"
+    assert after[0, :3].tolist() == pytest.approx([1.1, 2.2, 3.8]), "motion is in world axes"
+    assert realised(poses, after)[0, 1].item() == pytest.approx(0.2)
+
+
+def test_unhindered_walks_where_the_turned_body_looks() -> None:
+    poses = torch.tensor([[0.0, 5, 0, 67.5, 0]], dtype=torch.float64).repeat(4, 1)
+    actions = torch.zeros(4, 9)
+    actions[0, 0], actions[0, 8] = 1, 22.5
+    actions[1, 1] = 1
+    actions[2, 0], actions[2, 3] = 1, 1
+    after = unhindered(poses, actions)
+    free = 4 * 0.2159
+    assert realised(poses, after)[0].tolist() == pytest.approx([0, 0, free], abs=1e-6)
+    assert after[0, 0].item() == pytest.approx(-free, abs=1e-6), "yaw 90 looks to -x"
+    assert realised(poses, after)[1].tolist() == pytest.approx([0, 0, -free], abs=1e-6)
+    assert realised(poses, after)[2].tolist() == pytest.approx([free / 2**0.5, 0, free / 2**0.5], abs=1e-6), "no faster on the diagonal"
+    assert torch.equal(after[3], poses[3])
+
+
+def test_blocked_is_what_was_commanded_and_did_not_happen() -> None:
+    actions = torch.zeros(4, 9)
+    actions[:3, 0] = 1
+    free = float(commanded_distance(actions)[0])
+    assert free == pytest.approx(4 * 0.2159)
+    local = torch.tensor([[0, 0, free], [0, 0, 0.9 * BLOCKED_SHARE * free], [0, 0, 0.0], [0, 0, 0.0]])
+    assert was_blocked(actions, local).tolist() == [False, True, True, False]
+
+
+def test_the_likeliest_alternative_is_no_mean() -> None:
+    means = torch.tensor([[[0.0, 0, 0], [0.0, 0, 0.8], [0.0, 0, 0.81]]])
+    split = MotionPrediction(torch.tensor([[0.4, 0.25, 0.35]]).log(), means)
+    assert split.likeliest[0, 2].item() == pytest.approx(0.81), "two that say nearly the same count together"
+    assert MotionPrediction(torch.tensor([[0.8, 0.1, 0.1]]).log(), means).likeliest[0, 2].item() == 0.0
+
+
+def test_shaken_poses_lead_to_the_truth() -> None:
+    before, generator = body(4000), torch.Generator().manual_seed(0)
+    after = before.pose + torch.tensor([0.1, 0.0, 0.8, 0.0, 0.0])
+    moved, target = shaken(before, after, generator)
+    off = moved.pose - before.pose
+    assert torch.equal(off[:, 3:], torch.zeros_like(off[:, 3:]))
+    assert (moved.pose[:, :3] + target).numpy() == pytest.approx(after[:, :3].numpy())
+    still = (off[:, :3] == 0).all(1)
+    assert 0.45 < still.float().mean() < 0.55
+    assert off[~still, :3].std().item() == pytest.approx(POSE_NOISE, rel=0.1)
+
+
+def test_unused_frames_and_footprints_change_nothing() -> None:
+    torch.manual_seed(0)
+    model, generator = MotionModel(CONFIG).eval(), torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(model.surroundings.out.weight)  # it starts at zero
+    c, near = context(2, generator), nothing_stood(2)
+    used = torch.zeros_like(c.used)
+    used[:, 0] = True
+    far = c.latents.clone()
+    far[:, 1:] += 9
+    with torch.no_grad():
+        one, two = (
+            model(body(2), (c._replace(used=used), near)),
+            model(body(2), (c._replace(used=used, latents=far), near._replace(positions=near.positions + 3))),
+        )
+        seen = model(body(2), (c._replace(latents=far), near))
+    assert torch.equal(one.means, two.means)
+    assert torch.equal(one.logits, two.logits)
+    assert not torch.equal(one.means, seen.means), "used frames do matter"
+
+
+def test_whole_blocks_of_shift_change_nothing() -> None:
+    torch.manual_seed(0)
+    model, c = MotionModel(CONFIG).eval(), context(2, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(model.surroundings.out.weight)
+    shift = torch.tensor([17.0, -3, 250, 0, 0], dtype=torch.float64)
+    moved = c._replace(poses=c.poses + shift)
+    with torch.no_grad():
+        one = model(body(2), (c, nothing_stood(2)))
+        two = model(body(2)._replace(pose=body(2).pose + shift), (moved, nothing_stood(2)))
+    assert torch.allclose(one.means, two.means, atol=1e-5)
+
+
+def test_footprints_are_the_nearest_and_without_memory_only_the_recent() -> None:
+    poses = torch.zeros(1, 40, 5, dtype=torch.float64)
+    poses[0, :, 0] = torch.arange(40)
+    steps, imagined = torch.arange(40)[None], torch.zeros(1, 40, dtype=torch.bool)
+    steps[0, 5] = -1
+    query = poses[:, 4]
+    near = footprints(CONFIG.packing, query=query, poses=poses, steps=steps, imagined=imagined)
+    assert bool(near.used.all())
+    assert sorted(near.positions[0, :, 0].tolist()) == [*range(5), *range(6, 17)], "an empty column is no footprint"
+    few = footprints(VARIANTS["recent"], query=query, poses=poses, steps=steps, imagined=imagined)
+    assert sorted(few.positions[0, few.used[0], 0].tolist()) == [36, 37, 38, 39]
+
+
+def test_it_learns_a_wall_from_a_remembered_view() -> None:
+    """One channel of a remembered frame says whether the way is blocked; nothing else does."""
+    torch.manual_seed(0)
+    model, generator = MotionModel(CONFIG), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+
+    def batch(count: int) -> tuple[Context, torch.Tensor, torch.Tensor]:
+        wall = torch.rand(count, generator=generator) < 0.5
+        c = context(count, generator)
+        c.used[:, 3:] = False
+        c.latents[:, 2, 0] = torch.where(wall, 2.0, -2.0)[:, None, None]
+        target = torch.zeros(count, 3)
+        target[:, 2] = torch.where(wall, 0.2, 0.63)
+        return c, target, wall
+
+    for _ in range(240):
+        c, target, _ = batch(32)
+        loss, _ = model.loss(body(32), (c, nothing_stood(32)), target)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    c, target, wall = batch(64)
+    with torch.no_grad():
+        likeliest = model(body(64), (c, nothing_stood(64))).likeliest
+    assert ((likeliest[:, 2] < 0.4) == wall).float().mean() > 0.95
+    assert (likeliest - target).norm(dim=-1).median() < 0.1
