@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     model = WorldPack.from_pretrained(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        record(RecordConfig(out=Path(folder), episodes=options.episodes, split="test"))
+        record(RecordConfig(out=Path(folder), episodes=options.episodes, split="test"), progress=False)
         data = LatentDataset.encode(EpisodeIndex.open(Path(folder)), model.encode)
     errors, blind, kinds = [], [], []
     for number in range(options.steps // 256):

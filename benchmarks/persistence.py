@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="PNG to write: the turns in three worlds, first model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        record(RecordConfig(out=Path(folder), episodes=options.worlds, split="test", mix={"ABA-5": 1.0}))
+        record(RecordConfig(out=Path(folder), episodes=options.worlds, split="test", mix={"ABA-5": 1.0}), progress=False)
         index = EpisodeIndex.open(Path(folder))
         episodes = [index.read(entry) for entry in index]
     action = np.zeros((len(episodes), ACTION_DIM), np.float32)
