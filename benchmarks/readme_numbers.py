@@ -74,6 +74,8 @@ def persistence_table(data: dict[str, Any]) -> list[str]:
         f"**Does what it invented stay?** One frame is given in each of {data['worlds']} held-out worlds, then the body turns three times in place,",
         "16 steps a turn. PSNR in dB between the same directions of one turn and the next; detail as above.",
         "",
+        "![Three worlds, three turns each; the frame before the first is the only real one](docs/images/turns.png)",
+        "",
         "| model | second turn as the first | third as the second | detail, first turn | detail, third turn |",
         "|---|---|---|---|---|",
     ]
