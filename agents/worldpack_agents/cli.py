@@ -11,7 +11,7 @@ from typing import Any, Final
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS: Final = {
-    "demo": "train an agent in imagination, check it in the engine, write a report (about 10 minutes)",
+    "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
     "record": "record episodes in an engine, in LoopNav's layout",
     "train-model": "train a world model from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth",
