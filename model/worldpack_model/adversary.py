@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from worldpack_model.checkpoint import load_optimizer, optimizer_tensors
+
 WIDTH = 96
 BLOCKS = 3
 GRADIENT_PENALTY = 1.0
@@ -115,23 +117,10 @@ class Adversary:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything a checkpoint must hold."""
-        tensors = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-        return tensors
+        return {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()} | optimizer_tensors(self.optimizer)
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         """Puts back what :meth:`state` gave."""
         prefix = "discriminator."
         self.discriminator.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         load_optimizer(self.optimizer, tensors)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Loads an optimiser's state from tensors named ``optimizer.<parameter>.<name>``; its settings stay."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value.clone()  # optimisers change theirs in place
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -156,6 +156,22 @@ def load_state(module: torch.nn.Module, tensors: dict[str, torch.Tensor], where:
     module.load_state_dict(tensors)
 
 
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's state as tensors named ``optimizer.<parameter>.<name>``; the inverse of :func:`load_optimizer`."""
+    states = optimizer.state_dict()["state"]
+    return {f"optimizer.{number}.{name}": torch.as_tensor(value) for number, state in states.items() for name, value in state.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Loads an optimiser's state from tensors named ``optimizer.<parameter>.<name>``; its settings stay."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".", 2)
+            state.setdefault(int(number), {})[name] = value.clone()  # optimisers change theirs in place
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
 def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype``.
 

@@ -145,7 +145,7 @@ class _Trunk(nn.Module):
 class _Surroundings(nn.Module):
     """Every frame and every footprint says by itself what it knows of the body's way; what they say is added up, and the strongest kept.
 
-    Attention of a few queries over the frames' tokens, the denoiser's way, learned nothing in as many steps and cost three times as much.
+    Not attention over the frames' tokens, the denoiser's way: no frame has to be found, and one small network is read per frame.
     """
 
     def __init__(self, config: ModelConfig) -> None:

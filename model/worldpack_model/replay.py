@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class PredictionReplay:
                 memory.append(given, latents, poses[:n].to(model.device), actions[:n].to(model.device), imagined=False)
             if made:
                 n = len(given)
-                seen = model.predict(memory, made, actions[n:].numpy(), [noise[i] for i in made], poses=poses[n:].numpy().astype(np.float64))
+                seen = model.predict(memory, made, actions[n:].numpy(), [noise[i] for i in made], poses=poses[n:].numpy())
                 if seen.finite.all():
                     index = torch.tensor(made, device=model.device)
                     self.store(rows[n:], memory.latents[index, memory.newest_column(made)])

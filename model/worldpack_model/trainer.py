@@ -25,12 +25,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldpack_model.adversary import WARM_UP, Adversary, load_optimizer
+from worldpack_model.adversary import WARM_UP, Adversary
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
     CheckpointError,
     load_autoencoder,
+    load_optimizer,
     load_state,
+    optimizer_tensors,
     read_manifest,
     read_part,
     read_tensors,
@@ -158,6 +160,9 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         EpisodeError: if ``data`` holds no sound episodes.
         CheckpointError: if the run folder belongs to another configuration or is damaged.
     """
+    for name in ("rollout_every", "rollout_episodes", "rollout_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
     if config.threads:
         torch.set_num_threads(config.threads)
     index = EpisodeIndex.open(config.data)
@@ -286,11 +291,10 @@ class _Run:
     def fit_dynamics(self, dataset: LatentDataset) -> PredictionReplay:
         """Trains the denoiser and leaves the model with its moving-average weights; returns its predictions."""
         config, device = self.config, self.accelerator.device
-        trained = nn.ModuleDict({"denoiser": self.model.denoiser})
         replay = PredictionReplay(dataset.latents)
         adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
         kept: dict[str, _Kept] = {"replay": replay, "adversary": adversary}
-        stage = _Stage(self, "dynamics", 2, trained, config.steps, config.learning_rate, ema=config.ema, kept=kept)
+        stage = _Stage(self, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
         if stage.resume() == 0 and config.init is not None:
             stage.start_from(_denoiser_of(config.init, self.model.config))
         joins = config.adversary_from * stage.total
@@ -326,7 +330,7 @@ class _Run:
         if stage.step < stage.total:
             self.model.denoiser.train()
             stage.run(step, picture)
-        trained.load_state_dict(stage.average)
+        self.model.denoiser.load_state_dict(stage.average)
         self.model.denoiser.eval()
         return replay
 
@@ -495,8 +499,7 @@ class _Stage:
         """Writes everything needed to go on."""
         tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= optimizer_tensors(self.optimizer)
         # cloned: safetensors refuses tensors that share memory
         files: dict[str, Any] = {"state.safetensors": {k: v.clone() for k, v in tensors.items()}}
         files |= {f"{name}.safetensors": part.state() for name, part in self.kept.items()}
@@ -536,12 +539,12 @@ class _Stage:
 
 
 def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """The denoiser's weights of a trained model, named as the stage's module names them."""
+    """The denoiser's weights of a trained model."""
     source, weights = read_part(name, "denoiser")
     for part in ("transformer", "packing", "autoencoder"):
         if getattr(source, part) != getattr(config, part):
             raise CheckpointError(f"{name} has {part} {getattr(source, part)}, this run {getattr(config, part)}; leave --init out.")
-    return {f"denoiser.{k}": v for k, v in weights.items()}
+    return weights
 
 
 class _Averaged:

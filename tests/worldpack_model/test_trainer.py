@@ -220,3 +220,8 @@ def test_surprising_steps_are_drawn_more_often(episodes: Path) -> None:
         losses.append(model.motion.loss(body, None, after[:, :3] - body.pose[:, :3])[0].item())
     assert losses[0] > losses[1]
     assert chances[likely] < 20 * chances[unlikely], "none is forgotten"
+
+
+def test_rollouts_of_nothing_are_refused(episodes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rollout_every is 0, expected at least 1"):
+        train_model(small(episodes, tmp_path / "run", rollout_every=0))
