@@ -93,23 +93,24 @@ class Adversary:
         told = (judged_true > judged_made).float().mean()
         return {"adversary_loss": loss.detach(), "adversary_told": told.detach(), "adversary_penalty": (0.5 * GRADIENT_PENALTY * penalty).detach()}
 
-    def loss(self, sampled: torch.Tensor, first: torch.Tensor, clean: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+    def loss(self, sampled: torch.Tensor, first: torch.Tensor, clean: torch.Tensor, weight: torch.Tensor, share: float = 1.0) -> torch.Tensor:
         """What the sampler minimises, a scalar: mean square error to the truth, and a pull of ``PULL`` times its strength towards what passes.
 
         Args:
             sampled: ``(n, C, h, w)`` the sampler's results, with gradient.
             first: ``(n, C, h, w)`` its first evaluations.
             clean: ``(n, C, h, w)`` the true latents.
+            weight: ``(n, 1, h, w)`` of the square error of each cell.
             share: of the pull, while the discriminator is new.
         """
-        error = (sampled.float() - clean).square().mean()
+        error = (weight * (sampled.float() - clean).square()).mean()
         made = sampled.detach().float().requires_grad_()
         beside = first.detach().float()
         with torch.no_grad():
             judged_true = self.discriminator(clean, beside)
         passing = F.softplus(judged_true - self.discriminator(made, beside)).mean()
         (pull,) = torch.autograd.grad(passing, made)
-        towards_truth = 2 * (made.detach() - clean) / made.numel()
+        towards_truth = 2 * weight * (made.detach() - clean) / made.numel()
         strength = share * PULL * towards_truth.norm() / pull.norm().clamp_min(1e-12)
         # the gradient of this product by the samples is the pull, at the wanted strength
         total: torch.Tensor = error + (strength * pull * sampled.float()).sum()

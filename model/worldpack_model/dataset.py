@@ -20,7 +20,7 @@ from worldpack_model.episodes import EpisodeError, EpisodeIndex
 from worldpack_model.motion import Body, unhindered
 from worldpack_model.packing import Context
 from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
-from worldpack_model.retrieval import footprints, select
+from worldpack_model.retrieval import footprints, known_cells, select
 from worldpack_model.world_model import Batch
 
 
@@ -176,12 +176,14 @@ class LatentDataset:
         made = imagined.gather(1, chosen.indices)
         latents = self.latents[frame].float()
         strength = torch.rand((len(target), 1, 1, 1, 1), generator=generator) * config.diffusion.context_noise
+        true = chosen.used
         noised = latents + strength * torch.randn(latents.shape, generator=generator) * made[:, :, None, None, None]
         if replay is not None:
             shift = torch.randint(1, len(self), own.shape, generator=generator)
             shift *= torch.rand(own.shape, generator=generator) < STRAYED_SHARE
             source = (frame + shift[:, None]) % len(self)
             known = own[:, None] & made & replay.known[source]
+            true = true & ~known
             noised = torch.where(known[:, :, None, None, None], replay.latents[source].float(), noised)
         context = Context(noised, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
         return Batch(
@@ -190,6 +192,14 @@ class LatentDataset:
             body=self._body(here, target > 1),
             footprints=footprints(config.packing, query=towards, poses=poses, steps=steps, imagined=imagined),
             target=self.latents[here + 1].float(),
+            known=known_cells(
+                self.poses[here + 1],
+                self.poses[frame].where(true[..., None], torch.nan),
+                config.retrieval,
+                config.latent_size,
+                vertical_fov=config.vertical_fov,
+                aspect=config.frame_size[1] / config.frame_size[0],
+            ),
             frame=here + 1,
         )
 

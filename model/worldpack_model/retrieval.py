@@ -5,6 +5,7 @@ Legend: B slots, N remembered frames, F frames of the context, P points probed i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -109,6 +110,33 @@ def coverage(
     distance = (depths.square() - 2 * along + offset.square().sum(-1, keepdim=True)).clamp_min(1e-2).sqrt()
     cosine = (depths.square() - along) / (distance * depths)
     return inside * (depths / distance).clamp(max=1.0) * (0.5 + 0.5 * cosine)
+
+
+def known_cells(
+    query: torch.Tensor,
+    poses: torch.Tensor,
+    config: RetrievalConfig,
+    size: tuple[int, int],
+    *,
+    vertical_fov: float = VERTICAL_FOV,
+    aspect: float = 1.0,
+) -> torch.Tensor:
+    """How far each cell of the view to predict can be known from some frames, if nothing hides it: :func:`coverage` by the best frame, over depths.
+
+    Args:
+        query: ``(B, 5)`` pose of the frame to predict.
+        poses: ``(B, N, 5)`` poses of the frames; NaN where there is none.
+        config: depths.
+        size: rows h and columns w of the view.
+        vertical_fov: degrees.
+        aspect: picture width / height.
+
+    Returns:
+        ``(B, h, w)`` float32 in [0, 1].
+    """
+    shown = coverage(query, poses, dataclasses.replace(config, probe_grid=size), vertical_fov=vertical_fov, aspect=aspect)
+    best = shown.nan_to_num(0.0).amax(dim=1).reshape(len(query), len(config.probe_depths), *size)
+    return best.mean(dim=1)
 
 
 def _take_by_coverage(

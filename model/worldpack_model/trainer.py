@@ -46,14 +46,14 @@ from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import Body, MotionModel, shaken
 from worldpack_model.replay import PredictionReplay
-from worldpack_model.world_model import WorldPack
+from worldpack_model.world_model import WorldPack, cell_weights
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
-ROLLED_SHARE = 0.5
+ROLLED_SHARE = 0.4
 """Share of the denoiser's targets that are frames of rollouts, where there are any."""
 BLIND_BATCH = 256
 """Steps of bodies in a training step on the body's state alone."""
@@ -98,6 +98,8 @@ class TrainModelConfig:
     """Peak learning rate of the denoiser; cosine decay to 2 % at the end."""
     ema: float = 0.999
     """Decay of the moving average of the weights."""
+    unseen_weight: float = 0.25
+    """Weight of the square error in cells of the target that no true frame of the context shows, over that in cells fully shown."""
     own_share: float = 0.6
     """Share of the samples that see the model's own earlier predictions as imagined context, instead of noised true frames."""
     init_motion: str | None = None
@@ -112,6 +114,8 @@ class TrainModelConfig:
     """Frames to imagine of each, at most."""
     adversary_from: float = 0.7
     """Share of the steps after which the adversary joins, which makes the sampler's results sharp; 1 never."""
+    init_adversary: Path | None = None
+    """Run folder whose adversary goes on here, instead of a fresh one."""
     body_steps: int = 12_000
     """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
     body_rate: float = 5e-3
@@ -297,6 +301,8 @@ class _Run:
         stage = _Stage(self, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
         if stage.resume() == 0 and config.init is not None:
             stage.start_from(_denoiser_of(config.init, self.model.config))
+        if stage.step == 0 and config.init_adversary is not None:
+            adversary.load(read_tensors(config.init_adversary / "dynamics-state" / "adversary.safetensors"))
         joins = config.adversary_from * stage.total
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -310,13 +316,16 @@ class _Run:
                 noise = torch.Generator(device).manual_seed(generator.initial_seed())
             judged = stage.step >= joins
             with self.accelerator.autocast():
-                loss = self.model.loss(batch, noise, through_sampler=judged)
+                loss = self.model.loss(batch, noise, unseen_weight=config.unseen_weight, through_sampler=judged)
             total, logs = loss.total, loss.logs
             if judged and len(loss.sampled_rows):
-                truth = batch.target[loss.sampled_rows]
-                logs = logs | adversary.learn(loss.sampled, loss.first, truth)
-                pull = min(1.0, (stage.step - joins + 1) / WARM_UP)
-                total = total + len(truth) / len(frames) * adversary.loss(loss.sampled, loss.first, truth, pull)
+                truth, known = batch.target[loss.sampled_rows], batch.known[loss.sampled_rows]
+                # what imagined frames tell of unseen places is not what is there, so agreeing with it would tell samples from the truth
+                told = loss.first * known[:, None]
+                logs = logs | adversary.learn(loss.sampled, told, truth)
+                pull = 1.0 if config.init_adversary else min(1.0, (stage.step - joins + 1) / WARM_UP)
+                weight = cell_weights(known, config.unseen_weight)
+                total = total + len(truth) / len(frames) * adversary.loss(loss.sampled, told, truth, weight, pull)
             replay.store(frames[loss.sampled_rows.cpu()], loss.sampled)
             return total, logs
 

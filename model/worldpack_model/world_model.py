@@ -37,6 +37,8 @@ class Batch(NamedTuple):
     """Remembered positions around the body."""
     target: torch.Tensor
     """``(B, C, h, w)`` latent of the target."""
+    known: torch.Tensor
+    """``(B, h, w)`` in [0, 1]: how far those frames of the context that are true show each of its cells, if nothing hides it."""
     frame: torch.Tensor
     """``(B,) int64`` number of the target among all frames of the data."""
 
@@ -54,6 +56,12 @@ class Loss(NamedTuple):
     """``(n, C, h, w)`` detached: its first evaluations."""
     sampled_rows: torch.Tensor
     """``(n,) int64`` which of the batch those are: the ones whose noise level was 1."""
+
+
+def cell_weights(known: torch.Tensor, unseen: float) -> torch.Tensor:
+    """Weights ``(B, 1, h, w)``, 1 on average, of cells known as far as ``known (B, h, w)``; ``unseen`` is the unknown ones' over the known ones'."""
+    weight = unseen + (1 - unseen) * known[:, None]
+    return weight / weight.mean()
 
 
 @dataclass(frozen=True)
@@ -261,7 +269,7 @@ class WorldPack(nn.Module):
         motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
         return sample(lambda z, level: self.denoiser(z, level, actions, motion, packed), noise, evaluations=evaluations)
 
-    def loss(self, batch: Batch, generator: torch.Generator, *, through_sampler: bool = False) -> Loss:
+    def loss(self, batch: Batch, generator: torch.Generator, *, unseen_weight: float = 1.0, through_sampler: bool = False) -> Loss:
         """Training loss of the denoiser on one batch: the mean square error of the predicted clean latent (1.0 is knowing nothing).
 
         For targets at the noisiest level that was the sampler's first evaluation; its others follow, for the prediction replay.
@@ -269,6 +277,7 @@ class WorldPack(nn.Module):
         Args:
             batch: the targets and what came before them.
             generator: draws noise levels and noise.
+            unseen_weight: weight of cells that no true frame of the context shows, over that of cells fully shown.
             through_sampler: keep the gradient of the sampler's last evaluation, for the adversary.
         """
         clean = batch.target
@@ -278,14 +287,16 @@ class WorldPack(nn.Module):
         packed = self.denoiser.prepare(batch.context, batch.query)
         motion = torch.cat([local, batch.query[:, 4:5].to(clean.dtype)], dim=-1)
         predicted = self.denoiser(add_noise(clean, noise, level), level, batch.body.action, motion, packed)
-        error = (predicted - clean).square().flatten(1).mean(1)
+        weight = cell_weights(batch.known, unseen_weight)
+        square = (predicted - clean).square()
+        error = square.flatten(1).mean(1)
         pure = level >= 1
         logs = {"x_mse": error.detach().mean(), "x_mse_pure_noise": error.detach()[pure].mean() if bool(pure.any()) else error.detach().mean()}
         rows = pure.nonzero()[:, 0]
         first = predicted.detach()[rows]
         with torch.set_grad_enabled(through_sampler):
             sampled = self._finish_sampling(batch, packed, motion, noise, first, rows)
-        return Loss(error.mean(), logs, sampled.float(), first.float(), rows)
+        return Loss((weight * square).mean(), logs, sampled.float(), first.float(), rows)
 
     def _finish_sampling(
         self, batch: Batch, packed: PackedContext, motion: torch.Tensor, noise: torch.Tensor, first: torch.Tensor, rows: torch.Tensor

@@ -32,7 +32,7 @@ def test_samples_that_follow_it_get_detail() -> None:
     for _ in range(200):
         adversary.learn(samples, first, clean)
         optimizer.zero_grad()
-        adversary.loss(samples, first, clean.flip(0)).backward()  # the truth of others: nothing to copy
+        adversary.loss(samples, first, clean.flip(0), torch.ones(1)).backward()  # the truth of others: nothing to copy
         optimizer.step()
     detail = (samples - first).detach().std()
     assert detail > 0.2, "a blur does not pass"
@@ -42,7 +42,7 @@ def test_the_pull_is_as_strong_as_it_says() -> None:
     adversary = make()
     sampled, first, clean = data(0)
     sampled = (sampled + 0.1).requires_grad_()
-    (whole,) = torch.autograd.grad(adversary.loss(sampled, first, clean), sampled)
+    (whole,) = torch.autograd.grad(adversary.loss(sampled, first, clean, torch.ones(1)), sampled)
     (square,) = torch.autograd.grad((sampled - clean).square().mean(), sampled)
     assert torch.isclose((whole - square).norm(), PULL * square.norm(), rtol=1e-4)
 

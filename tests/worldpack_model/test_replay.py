@@ -12,7 +12,7 @@ from worldpack_model.diffusion import sample_levels
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import realised
 from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
-from worldpack_model.world_model import WorldPack
+from worldpack_model.world_model import WorldPack, cell_weights
 
 
 @pytest.fixture
@@ -142,3 +142,25 @@ def test_rollouts_are_part_of_the_state(dataset: LatentDataset) -> None:
     one.rolled[3:5] = True
     two.load(one.state())
     assert torch.equal(one.rolled, two.rolled)
+
+
+def test_own_predictions_make_nothing_known(dataset: LatentDataset) -> None:
+    """What the model made of a place is no knowledge of it: only true frames of a context count."""
+    config = PRESETS["debug"]
+    replay = PredictionReplay(dataset.latents)
+    replay.store(torch.arange(len(dataset)), torch.zeros(dataset.latents.shape))
+    without, among = (dataset.batch(config, 64, torch.Generator().manual_seed(2), part, 1.0) for part in (None, replay))
+    assert torch.equal(without.frame, among.frame)
+    assert bool((among.known <= without.known).all())
+    all_real = ~(among.context.imagined & among.context.used).any(1)
+    assert torch.equal(among.known[all_real], without.known[all_real])
+    assert among.known[~all_real].mean() < 0.9 * without.known[~all_real].mean()
+
+
+def test_cells_nobody_saw_count_less() -> None:
+    known = torch.tensor([[[0.0, 1.0], [0.5, 1.0]]])
+    weight = cell_weights(known, 0.25)
+    assert weight.shape == (1, 1, 2, 2)
+    assert weight.mean().item() == pytest.approx(1)
+    assert (weight[0, 0, 0, 0] / weight[0, 0, 0, 1]).item() == pytest.approx(0.25)
+    assert torch.equal(cell_weights(known, 1.0), torch.ones(1, 1, 2, 2))

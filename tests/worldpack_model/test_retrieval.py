@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worldpack_model.config import Level, PackingConfig, RetrievalConfig
 from worldpack_model.geometry import VERTICAL_FOV
-from worldpack_model.retrieval import coverage, log_score, retrieved_columns, select
+from worldpack_model.retrieval import coverage, known_cells, log_score, retrieved_columns, select
 
 SCORE = RetrievalConfig(method="score")
 PAPER = RetrievalConfig(method="score", sigma_forward=0.01, sigma_lateral=10.0, mu_opposite=1.0, weight_same=1.0, weight_opposite=1.0, sharpness=1.0)
@@ -182,3 +182,22 @@ def test_few_candidates_bound_the_choice() -> None:
     few = choose(poses, query, PackingConfig(), RetrievalConfig(candidates=12))
     assert bool(few.used.all())
     assert len(set(few.indices[0].tolist())) == PackingConfig().frames
+
+
+def test_known_cells_are_those_some_frame_shows() -> None:
+    """The view's own frame shows all of it, one turned by half the field of view half of it, none or one that looks away nothing."""
+    here = torch.tensor([[0.0, 1.62, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    turned, away = here.clone(), here.clone()
+    turned[0, 3], away[0, 3] = VERTICAL_FOV / 2, 180.0
+    none = torch.full_like(here, torch.nan)
+
+    def known(*frames: torch.Tensor) -> torch.Tensor:
+        return known_cells(here, torch.stack(frames, dim=1), RetrievalConfig(), (8, 8))[0]
+
+    assert known(here, none).min() > 0.99
+    assert known(none).max() == 0
+    assert known(away).max() == 0
+    half = known(turned) > 0.5  # yaw grows clockwise from south, so the turned camera sees the view's right half
+    assert half[:, 5:].all()
+    assert not half[:, :3].any()
+    assert torch.equal(known(away, turned, none), known(turned))

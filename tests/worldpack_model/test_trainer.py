@@ -225,3 +225,13 @@ def test_surprising_steps_are_drawn_more_often(episodes: Path) -> None:
 def test_rollouts_of_nothing_are_refused(episodes: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rollout_every is 0, expected at least 1"):
         train_model(small(episodes, tmp_path / "run", rollout_every=0))
+
+
+def test_an_adversary_goes_on_in_another_run(episodes: Path, tmp_path: Path) -> None:
+    train_model(small(episodes, tmp_path / "first"))
+    train_model(small(episodes, tmp_path / "second", steps=1, adversary_from=1, rollouts_from=1, init_adversary=tmp_path / "first"))
+    one, two = (load_file(tmp_path / run / "dynamics-state" / "adversary.safetensors") for run in ("first", "second"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train_model(small(episodes, tmp_path / "third", init_adversary=tmp_path / "nowhere"))
