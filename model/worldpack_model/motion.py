@@ -36,6 +36,10 @@ BLOCKED_SHARE = 0.55
 _WIDTH, _TRUNK_WIDTH, _ALTERNATIVES = 160, 256, 6
 POSE_NOISE = 0.02
 """Blocks; standard deviation of the error put on poses in training."""
+STRAYED_SHARE = 0.25
+"""Share of the training samples whose body has strayed."""
+STRAYED_BLOCKS = 0.3
+"""Blocks; standard deviation of straying along each horizontal axis."""
 _SAME = 0.1
 """Blocks; alternatives this near to each other are about the same."""
 _TAIL = 0.05
@@ -72,6 +76,44 @@ def shaken(body: Body, after: torch.Tensor, generator: torch.Generator) -> tuple
     noise *= torch.rand((count, 1), generator=generator) < 0.5
     pose = torch.cat([body.pose[:, :3] + noise, body.pose[:, 3:]], dim=-1)
     return body._replace(pose=pose), after[:, :3] - pose[:, :3]
+
+
+def strayed(
+    body: Body, target: torch.Tensor, around: tuple[Context, Footprints], generator: torch.Generator
+) -> tuple[Body, torch.Tensor, tuple[Context, Footprints]]:
+    """A training sample in which some bodies believe to stand a block too high or too low, or a little beside where they stand.
+
+    In play a step up that was missed stays a block missed until something tells. Real frames and the places where the body stood for sure do, so
+    this is learned here: the motion wanted leads to the truth. In half of those samples the error is as old as the imagined past and that is off
+    by as much.
+
+    Args:
+        body: as :func:`shaken` gives it.
+        target: ``(B, 3)`` motion wanted of it.
+        around: true context and footprints.
+        generator: CPU generator.
+    """
+    count = len(body.pose)
+
+    def chance(share: float) -> torch.Tensor:
+        return torch.rand((count, 1), generator=generator) < share
+
+    offset = torch.zeros((count, 3), dtype=torch.float64)
+    up = torch.randint(0, 2, (count, 1), generator=generator) * 2.0 - 1
+    offset[:, 1:2] = up * (1 + chance(0.2).double()) * chance(0.7)
+    offset[:, [0, 2]] = STRAYED_BLOCKS * torch.randn((count, 2), generator=generator, dtype=torch.float64) * chance(0.6)
+    offset *= chance(STRAYED_SHARE)
+    context, footprints = around
+    past = (offset * chance(0.5))[:, None]
+    shift = torch.nn.functional.pad(past * context.imagined[..., None], (0, context.poses.shape[-1] - 3))
+    return (
+        body._replace(pose=torch.cat([body.pose[:, :3] + offset, body.pose[:, 3:]], dim=-1)),
+        target - offset,
+        (
+            context._replace(poses=context.poses + shift),
+            footprints._replace(positions=footprints.positions + past * footprints.imagined[..., None]),
+        ),
+    )
 
 
 class MotionPrediction(NamedTuple):

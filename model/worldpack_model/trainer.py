@@ -44,7 +44,7 @@ from worldpack_model.checkpoint import (
 from worldpack_model.config import PRESETS, ModelConfig, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
-from worldpack_model.motion import Body, MotionModel, shaken
+from worldpack_model.motion import Body, MotionModel, shaken, strayed
 from worldpack_model.replay import PredictionReplay
 from worldpack_model.world_model import WorldPack, cell_weights
 
@@ -89,7 +89,7 @@ class TrainModelConfig:
     autoencoder_rate: float = 2e-3
     """Peak learning rate of the autoencoder."""
     steps: int = 8000
-    """Training steps of the denoiser; 0 trains the autoencoder only."""
+    """Training steps of the denoiser; 0 leaves that of `init` as it is, or without one trains the autoencoder only."""
     init: str | None = None
     """A trained model (folder or shipped name) whose denoiser's weights training starts from; it must have the same configuration."""
     batch_size: int = 32
@@ -114,8 +114,8 @@ class TrainModelConfig:
     """Frames to imagine of each, at most."""
     adversary_from: float = 0.7
     """Share of the steps after which the adversary joins, which makes the sampler's results sharp; 1 never."""
-    init_adversary: Path | None = None
-    """Run folder whose adversary goes on here, instead of a fresh one."""
+    init_run: Path | None = None
+    """Run folder on the same data whose adversary and kept predictions go on here, instead of fresh ones."""
     body_steps: int = 12_000
     """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
     body_rate: float = 5e-3
@@ -189,7 +189,7 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         run.fit_autoencoder(index)
     model.autoencoder.eval().requires_grad_(False)
     _round_as_stored(model.autoencoder)
-    if config.steps == 0:
+    if config.steps == 0 and config.init is None:
         save_model(model, config.out / "model", {"preset": config.preset, "data_id": fingerprint, "autoencoder_only": True})
     else:
         dataset = run.encode(index)
@@ -301,8 +301,10 @@ class _Run:
         stage = _Stage(self, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
         if stage.resume() == 0 and config.init is not None:
             stage.start_from(_denoiser_of(config.init, self.model.config))
-        if stage.step == 0 and config.init_adversary is not None:
-            adversary.load(read_tensors(config.init_adversary / "dynamics-state" / "adversary.safetensors"))
+        if stage.step == 0 and config.init_run is not None:
+            _check_same_data(config.init_run, self.fingerprint)
+            for name, part in kept.items():
+                part.load(read_tensors(config.init_run / "dynamics-state" / f"{name}.safetensors"))
         joins = config.adversary_from * stage.total
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -323,7 +325,7 @@ class _Run:
                 # what imagined frames tell of unseen places is not what is there, so agreeing with it would tell samples from the truth
                 told = loss.first * known[:, None]
                 logs = logs | adversary.learn(loss.sampled, told, truth)
-                pull = 1.0 if config.init_adversary else min(1.0, (stage.step - joins + 1) / WARM_UP)
+                pull = 1.0 if config.init_run else min(1.0, (stage.step - joins + 1) / WARM_UP)
                 weight = cell_weights(known, config.unseen_weight)
                 total = total + len(truth) / len(frames) * adversary.loss(loss.sampled, told, truth, weight, pull)
             replay.store(frames[loss.sampled_rows.cpu()], loss.sampled)
@@ -372,11 +374,17 @@ class _Run:
             batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
             weight = (usual / chances[batch.frame]).to(device)  # drawn more often, so counted less
             body, target = shaken(batch.body, batch.query, generator)
-            batch = _to(batch._replace(body=body), device)
+            off, target, around = strayed(body, target, (batch.context, batch.footprints), generator)
             with self.accelerator.autocast():
-                loss, error = motion.loss(batch.body, (batch.context, batch.footprints), target.to(device))
+                loss, error = motion.loss(_to(off, device), _to(around, device), target.to(device))
             seeing = (weight * loss).mean()
-            logs = {"seeing": seeing.detach(), "error_blocks": (weight * error).mean(), "error_above_a_tenth": (weight * (error > 0.1)).mean()}
+            astray = (off.pose != body.pose).any(1).to(device)
+            logs = {
+                "seeing": seeing.detach(),
+                "error_blocks": _mean_of(weight * error, ~astray),
+                "error_above_a_tenth": _mean_of(weight * (error > 0.1), ~astray),
+                "error_blocks_strayed": _mean_of(weight * error, astray),
+            }
             return seeing + 0.5 * blind(generator), logs
 
         whole = _Stage(self, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
@@ -556,6 +564,16 @@ def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
     return weights
 
 
+def _check_same_data(run: Path, fingerprint: str) -> None:
+    """Predictions are kept by the number of their frame, so they belong to the same episodes only."""
+    try:
+        other = json.loads((run / "config.json").read_text())["data_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run} is no run folder to go on from ({error!r}).") from error
+    if other != fingerprint:
+        raise CheckpointError(f"{run} was trained on other episodes (data_id {other}, here {fingerprint}); leave --init-run out.")
+
+
 class _Averaged:
     """Swaps a stage's moving-average weights in and out."""
 
@@ -586,6 +604,11 @@ def _surprise(motion: MotionModel, dataset: LatentDataset) -> torch.Tensor:
     chances = torch.zeros(len(dataset))
     chances[here + 1] = loss + 0.3 * loss.mean()
     return chances
+
+
+def _mean_of(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of ``values (B,)`` where ``where (B,) bool``; 0 where that is nowhere."""
+    return (values * where).sum() / where.sum().clamp_min(1)
 
 
 def _shuffled(index: EpisodeIndex, seed: int) -> Any:
@@ -620,7 +643,8 @@ def _fingerprint(autoencoder: Autoencoder) -> str:
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    """Moves a nest of named tuples of tensors."""
+    """Moves a nest of tuples of tensors, named or not."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    return type(value)(*(_to(part, device) for part in value))
+    parts = (_to(part, device) for part in value)
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

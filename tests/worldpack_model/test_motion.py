@@ -7,6 +7,7 @@ from worldpack_model.config import PRESETS, VARIANTS
 from worldpack_model.motion import (
     BLOCKED_SHARE,
     POSE_NOISE,
+    STRAYED_SHARE,
     Body,
     MotionModel,
     MotionPrediction,
@@ -14,6 +15,7 @@ from worldpack_model.motion import (
     commanded_distance,
     realised,
     shaken,
+    strayed,
     unhindered,
     was_blocked,
 )
@@ -97,6 +99,33 @@ def test_shaken_poses_lead_to_the_truth() -> None:
     still = (off[:, :3] == 0).all(1)
     assert 0.45 < still.float().mean() < 0.55
     assert off[~still, :3].std().item() == pytest.approx(POSE_NOISE, rel=0.1)
+
+
+def test_strayed_bodies_are_led_back() -> None:
+    """Real frames and footprints never move; imagined ones go with the body or stay, as one."""
+    before, generator = body(4000), torch.Generator().manual_seed(0)
+    target = torch.randn((4000, 3), generator=generator, dtype=torch.float64)
+    c, near = context(4000, generator), nothing_stood(4000)
+    c = c._replace(imagined=torch.rand(c.imagined.shape, generator=generator) < 0.5)
+    near = near._replace(imagined=torch.rand(near.imagined.shape, generator=generator) < 0.5)
+    off, wanted, (seen, stood) = strayed(before, target, (c, near), generator)
+    offset = off.pose[:, :3] - before.pose[:, :3]
+    assert (off.pose[:, :3] + wanted).numpy() == pytest.approx((before.pose[:, :3] + target).numpy())
+    assert torch.equal(off.pose[:, 3:], before.pose[:, 3:])
+    astray = (offset != 0).any(1)
+    assert 0.5 * STRAYED_SHARE < astray.float().mean() < STRAYED_SHARE
+    assert set(offset[:, 1].round(decimals=9).tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    for moved, still, imagined in ((seen.poses, c.poses, c.imagined), (stood.positions, near.positions, near.imagined)):
+        shift = (moved - still)[..., :3]
+        assert not shift[~imagined].any()
+        along = (shift - offset[:, None]).abs().amax(-1) < 1e-9
+        for row in range(len(offset)):
+            if astray[row] and imagined[row].any():
+                kept = shift[row][imagined[row]]
+                assert bool(along[row][imagined[row]].all()) or not kept.any()
+    both = astray & c.imagined.any(1)
+    went = ((seen.poses - c.poses)[both] != 0).flatten(1).any(1)
+    assert 0.4 < went.float().mean() < 0.6
 
 
 def test_unused_frames_and_footprints_change_nothing() -> None:
