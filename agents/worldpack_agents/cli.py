@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
     "play": "walk by hand, in imagination or in the engine (opens a window)",
+    "info": "parameters and exact token budget of a preset or a model, beside the paper's",
     "bench": "measure the speed of imagination",
     "doctor": "say what is installed, what is missing, and what to do",
 }
@@ -256,6 +257,31 @@ def _bench(words: Sequence[str]) -> None:
     )
 
 
+def _info(words: Sequence[str]) -> None:
+    from worldpack_model.config import PRESETS
+    from worldpack_model.summary import PAPER, InfoConfig, summarise
+
+    names = _parse(InfoConfig, words, "info").names
+    summaries = [summarise(name) for name in names or PRESETS]
+    rows = []
+    for s in summaries:
+        sizes = [f"{s.parameters[part] / 1e6:.2f} M" for part in ("autoencoder", "denoiser", "motion")]
+        height, width = s.config.frame_size
+        counts = [s.target_tokens, s.config.packing.frames, s.context_tokens]
+        rows.append([s.name, f"{height} x {width}", *sizes, *map(str, counts), f"{s.frame_equivalents:.2f}"])
+    columns = ("model", "pixels", "autoencoder", "denoiser", "motion", "tokens a frame", "in context", "context tokens", "frames' worth")
+    _table(columns, rows, "parameters of each part; tokens of the frame to predict and of its context")
+    if names:
+        for s in summaries:
+            levels = [
+                [str(i), f"{lv.kernel} x {lv.kernel}", str(lv.recent), str(lv.retrieved), str(lv.tokens_per_frame), str(lv.tokens)]
+                for i, lv in enumerate(s.levels)
+            ]
+            _table(["level", "latent cells a token", "newest", "retrieved", "tokens a frame", "tokens"], levels, f"{s.name}: context")
+    for what, text in PAPER:
+        _say(f"{what}: {text}")
+
+
 def _doctor(words: Sequence[str]) -> None:
     if words:
         raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
@@ -292,6 +318,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "eval-agent": _eval_agent,
     "compare": _compare,
     "play": _play,
+    "info": _info,
     "bench": _bench,
     "doctor": _doctor,
 }

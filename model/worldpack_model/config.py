@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -117,6 +118,10 @@ class PackingConfig:
         """Number of frames in the context."""
         return self.recent + self.retrieved
 
+    def scaled(self, patch: int) -> PackingConfig:
+        """The same schedule over tokens of ``patch`` x ``patch`` latent cells."""
+        return PackingConfig(tuple(dataclasses.replace(level, kernel=level.kernel * patch) for level in self.levels))
+
     def tokens(self, rows: int, columns: int) -> int:
         """Exact number of context tokens for latents of ``rows`` x ``columns`` cells (replicate padding included)."""
         return sum((lv.recent + lv.retrieved) * -(-rows // lv.kernel) * -(-columns // lv.kernel) for lv in self.levels)
@@ -183,6 +188,8 @@ class TransformerConfig:
     """Width of a token."""
     depth: int = 4
     """Number of blocks."""
+    patch: int = 1
+    """Side of the square of latent cells that one token of the target covers (2 in the paper's lineage)."""
     head_dim: int = 64
     """Width of an attention head."""
     mlp_ratio: int = 4
@@ -228,6 +235,8 @@ class ModelConfig:
             raise ValueError(f"width {self.transformer.width} is no multiple of head_dim {self.transformer.head_dim}.")
         if not self.packing.levels or self.packing.recent < 1:
             raise ValueError("The packing needs at least one level and at least one recent frame.")
+        if self.transformer.patch < 1 or any(side % self.transformer.patch for side in self.latent_size):
+            raise ValueError(f"patch is {self.transformer.patch}, expected a divisor of the latent's sides {self.latent_size}.")
         if self.diffusion.evaluations < 1:
             raise ValueError(f"evaluations is {self.diffusion.evaluations}, expected at least 1.")
 
@@ -238,8 +247,8 @@ class ModelConfig:
         return self.frame_size[0] // down, self.frame_size[1] // down
 
     def with_variant(self, name: str) -> ModelConfig:
-        """The same network with another context, for ablations: a name of ``VARIANTS``."""
-        return dataclasses.replace(self, packing=lookup(VARIANTS, name, "variant"))
+        """The same network with another context: a name of ``VARIANTS`` or a schedule as :func:`parse_packing` reads it."""
+        return dataclasses.replace(self, packing=parse_packing(name).scaled(self.transformer.patch))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; the inverse of :func:`from_dict`."""
@@ -252,15 +261,55 @@ VARIANTS: dict[str, PackingConfig] = {
     "retrieval": PackingConfig((Level(1, 1, 3),)),
     "worldpack": PackingConfig(),
     "long": PackingConfig((Level(1, 10, 12),)),
+    "v1": PackingConfig((Level(1, 1, 0), Level(2, 2, 0), Level(4, 8, 8))),
+    "v3": PackingConfig(),
 }
-"""Contexts to ablate. ``recent``, ``packing``, ``retrieval`` and ``worldpack`` all have four frames' worth of tokens; ``long`` is the
-uncompressed context of ``worldpack``'s 22 frames."""
+"""Contexts, for tokens of one latent cell. ``v1`` and ``v3`` are the paper's two schedules: 1 / 2 / 16 frames with the oldest eight slots retrieved,
+and 2 / 4 / 16 frames where selection decides how strongly a frame is compressed (which slots are recent the paper does not say). The others ablate
+``worldpack``, which is ``v3``: ``recent``, ``packing`` and ``retrieval`` have four frames' worth of tokens too; ``long`` is the uncompressed context
+of its 22 frames."""
 
 PRESETS: dict[str, ModelConfig] = {
     "voxel-64": ModelConfig(),
+    "base": ModelConfig(
+        frame_size=(224, 224),
+        autoencoder=AutoencoderConfig(latent_channels=16, width=256),
+        transformer=TransformerConfig(width=768, depth=12, patch=2),
+        packing=PackingConfig().scaled(2),
+    ),
+    "large": ModelConfig(
+        frame_size=(256, 256),
+        autoencoder=AutoencoderConfig(latent_channels=16, width=256),
+        transformer=TransformerConfig(width=1024, depth=24, patch=2),
+        packing=PackingConfig().scaled(2),
+    ),
+    "middle": ModelConfig(
+        frame_size=(128, 128),
+        autoencoder=AutoencoderConfig(latent_channels=16, width=192),
+        transformer=TransformerConfig(width=512, depth=12),
+    ),
+    "voxel-64-small": ModelConfig(transformer=TransformerConfig(width=128, depth=3)),
     "debug": ModelConfig(autoencoder=AutoencoderConfig(width=20, blocks=1), transformer=TransformerConfig(width=32, depth=2, head_dim=16)),
 }
-"""Named configurations."""
+"""Named configurations. ``voxel-64`` is shipped; ``voxel-64-small`` is for ablations on a CPU; ``base`` and ``large`` have the paper's scale (the
+width and depth of CDiT-B and CDiT-L over latents cut 2 x 2; the paper names no size), ``middle`` is for a single GPU; ``debug`` is for tests."""
+
+
+def parse_packing(text: str) -> PackingConfig:
+    """A packing by its name in ``VARIANTS``, or a schedule of one's own.
+
+    Args:
+        text: a name, or ``KERNEL:RECENT+RETRIEVED`` for each level with commas between, such as ``1:1+1,2:1+3,4:8+8`` for ``v3``.
+    """
+    if ":" not in text:
+        return lookup(VARIANTS, text, "variant")
+    levels = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+):(\d+)\+(\d+)\s*", part)
+        if found is None or int(found[1]) < 1:
+            raise ValueError(f"{part!r} in the schedule {text!r} is no level; expected KERNEL:RECENT+RETRIEVED, such as 2:1+3.")
+        levels.append(Level(*(int(number) for number in found.groups())))
+    return PackingConfig(tuple(levels))
 
 
 def lookup(table: dict[str, T], name: str, what: str) -> T:

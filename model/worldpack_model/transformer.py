@@ -61,7 +61,7 @@ class RayCode(nn.Module):
         by_azimuth = (pairs - by_time) * 3 // 5
         by_elevation = pairs - by_time - by_azimuth
         # Integers from 1 (whole circle) to 28 (13 degrees, finer than a token), denser at the coarse end.
-        azimuth = torch.linspace(0, math.log(28.0), max(by_azimuth, 1)).exp().round()[:by_azimuth]
+        azimuth = torch.linspace(0, math.log(28.0), max(by_azimuth, 1), device="cpu").exp().round()[:by_azimuth]
         for i in range(1, by_azimuth):
             azimuth[i] = max(azimuth[i], azimuth[i - 1] + 1)
         elevation = torch.linspace(0, math.log(28.0), max(by_elevation, 1)).exp()[:by_elevation]
@@ -135,7 +135,8 @@ class CDiT(nn.Module):
         super().__init__()
         t = config.transformer
         self.config = config
-        self.rows, self.columns = config.latent_size
+        self.patch = t.patch
+        self.rows, self.columns = (side // t.patch for side in config.latent_size)
         self.width, self.heads, self.head_dim, self.depth = t.width, t.width // t.head_dim, t.head_dim, t.depth
         channels, tokens = config.autoencoder.latent_channels, self.rows * self.columns
         self.rays_in_attention = t.geometry == "rays"
@@ -148,7 +149,7 @@ class CDiT(nn.Module):
         self.context_norm = nn.LayerNorm(t.width)
         self.depth_head = nn.Linear(t.width, self.heads)
         self.keys, self.values = nn.Linear(t.width, t.depth * t.width), nn.Linear(t.width, t.depth * t.width)
-        self.embed = nn.Linear(channels, t.width)
+        self.embed = nn.Linear(channels * t.patch**2, t.width)
         self.position = nn.Parameter(torch.randn(tokens, t.width) * 0.02)
         if not self.rays_in_attention:
             self.context_position = nn.Parameter(torch.randn(len(self.pack.rays), t.width) * 0.02)
@@ -156,7 +157,7 @@ class CDiT(nn.Module):
         self.motion_mlp = nn.Sequential(nn.Linear(ACTION_DIM + 4, t.width), nn.SiLU(), nn.Linear(t.width, t.width))
         self.blocks = nn.ModuleList(Block(t.width, t.head_dim, t.mlp_ratio) for _ in range(t.depth))
         self.final_modulation = nn.Linear(t.width, 2 * t.width)
-        self.out = nn.Linear(t.width, channels)
+        self.out = nn.Linear(t.width, channels * t.patch**2)
         for layer in (self.depth_head, self.final_modulation, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -242,7 +243,8 @@ class CDiT(nn.Module):
         Returns:
             ``(B, C, h, w)``.
         """
-        x = self.embed(noisy.flatten(2).transpose(1, 2)) + self.position
+        squares = F.pixel_unshuffle(noisy, self.patch)
+        x = self.embed(squares.flatten(2).transpose(1, 2)) + self.position
         frequencies = torch.exp(torch.arange(64, device=level.device) * (-math.log(1000.0) / 63)) * 1000.0
         angles = level[:, None] * frequencies
         scale = actions.new_tensor([1.0] * 7 + [1 / 45, 1 / 45])
@@ -254,4 +256,4 @@ class CDiT(nn.Module):
             x = block(x, block.modulation(condition), context, layer)
         shift, factor = self.final_modulation(condition)[:, None].chunk(2, dim=-1)
         clean: torch.Tensor = self.out(_modulate(x, shift, factor))
-        return clean.transpose(1, 2).reshape(noisy.shape)
+        return F.pixel_shuffle(clean.transpose(1, 2).reshape(squares.shape), self.patch)

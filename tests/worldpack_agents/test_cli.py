@@ -61,3 +61,10 @@ def test_debug_shows_where() -> None:
     done = run("train-agent", "--out", "/tmp/never", "--model", "voxle-64", "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_info_prints_the_token_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--names", "voxel-64", "base"]) == 0
+    out = capsys.readouterr().out
+    for text in ("4.12 M", "183.38 M", "844", "4.31", "2 x 2", "paper, v1"):
+        assert text in out, text
