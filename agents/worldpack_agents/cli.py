@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
     "record": "record episodes in an engine, in LoopNav's layout",
     "train-model": "train a world model from recorded episodes, or continue",
-    "eval-model": "imagine held-out loops and compare them with the truth",
+    "eval-model": "imagine held-out loops and compare them with the truth; with --ablate DIR, contexts against ranges",
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
@@ -164,7 +164,40 @@ def _train_model(words: Sequence[str]) -> None:
     _say(f"Model: {path}   (tensorboard --logdir {config.out / 'tensorboard'})")
 
 
+def _ablate(words: Sequence[str]) -> None:
+    import tempfile
+    from pathlib import Path
+
+    from worldpack_env.recorder import RecordConfig, record
+    from worldpack_model.ablation import AblateConfig, ablate, find_runs
+
+    config = _parse(AblateConfig, words, "eval-model")
+    find_runs(config.ablate)  # before anything is recorded
+    with tempfile.TemporaryDirectory() as folder, _Bars() as bars:
+        data = {}
+        for cell in (f"{task}-{reach}" for task in config.tasks for reach in config.ranges):
+            data[cell] = Path(folder) / cell
+            record(RecordConfig(out=data[cell], episodes=config.episodes, split="test", mix={cell: 1.0}), progress=False)
+            bars.tell("recorded", len(data), len(config.tasks) * len(config.ranges))
+        report = ablate(config, data, bars.tell)
+    for name in ("psnr_revisit", "psnr", "ssim", *(["lpips"] if config.lpips else []), "frechet"):
+        decimals = {"ssim": 3, "lpips": 3, "frechet": 2}.get(name, 1)
+        cells = list(report["episodes"])
+        rows = [[variant, *(_triple(row[cell][name], decimals) for cell in cells)] for variant, row in report["table"].items()]
+        _table(["context", *cells], rows, f"{name.replace('_', ' ')}; {len(report['seeds'])} seeds, {config.episodes} held-out worlds a column")
+    for step in report["steps_of_the_ladder"]:
+        _say(f"PSNR at revisits, {step['variant']} over {step['over']}, all columns: {_triple(step['all_cells'], 2)} dB (paired)")
+
+
+def _triple(values: Sequence[float], decimals: int = 2) -> str:
+    """A mean and its interval."""
+    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=decimals)
+
+
 def _eval_model(words: Sequence[str]) -> None:
+    if any(word.partition("=")[0] == "--ablate" for word in words):
+        _ablate(words)
+        return
     import tempfile
     from dataclasses import replace
     from pathlib import Path
@@ -181,15 +214,12 @@ def _eval_model(words: Sequence[str]) -> None:
             config = replace(config, data=Path(folder))
         report = evaluate_model(config, bars.tell)
 
-    def text(triple: Sequence[float]) -> str:
-        return f"{triple[0]:.2f} [{triple[1]:.2f}, {triple[2]:.2f}]"
-
     keys = ("psnr", "psnr_revisit", "psnr_elsewhere", "detail_kept", "median_final_drift_blocks", "psnr_autoencoder_revisit")
-    rows = [[m["model"], *(text(m[k]) for k in keys)] for m in report["models"]]
+    rows = [[m["model"], *(_triple(m[k]) for k in keys)] for m in report["models"]]
     title = f"{report['task']}, {report['episodes']} held-out worlds, way home imagined; mean [95 % interval]"
     _table(["model", *(k.replace("_", " ") for k in keys)], rows, title)
     for d in report["differences"]:
-        _say(f"PSNR at revisits, {d['model']} over {d['over']}: {text(d['psnr_revisit_gain'])} dB (paired by episode)")
+        _say(f"PSNR at revisits, {d['model']} over {d['over']}: {_triple(d['psnr_revisit_gain'])} dB (paired by episode)")
 
 
 def _train_agent(words: Sequence[str]) -> None:

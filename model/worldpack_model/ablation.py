@@ -1,0 +1,282 @@
+"""The table of the paper's form: contexts against ranges and tasks, several seeds, with intervals.
+
+A folder of trained models holds ``VARIANT-SEED/model`` for each context and each seed (``benchmarks/ablation.py`` trains one). Recorded poses are
+given, as in the paper's evaluation, so that contexts are compared and not motion models.
+
+Every seed's model imagines the same episodes. A cell's interval comes from a bootstrap over seeds and episodes together: models and worlds are both
+drawn anew, and what differs between two variants is taken by the same draws of episodes.
+
+Legend: S seeds, E episodes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
+from worldpack_model.config import VARIANTS
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
+from worldpack_model.evaluation import Floats, Rollout, imagine, psnr, ssim, turning_point
+from worldpack_model.provenance import provenance
+from worldpack_model.world_model import WorldPack
+
+ORDER = ("recent", "packing", "retrieval", "worldpack", "long")
+"""From the least to the most that is expected of a context."""
+RANGES = (5, 15, 30, 50)
+TASKS = ("ABA", "ABCA")
+
+Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Floats]
+"""Maps two equal ``(n, H, W, 3) uint8`` arrays to ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class AblateConfig:
+    """Compares contexts over tasks and ranges; every model imagines the way home of the same held-out loops."""
+
+    ablate: Path
+    """Folder with ``VARIANT-SEED/model`` for each context and seed."""
+    tasks: tuple[str, ...] = TASKS
+    """ABA and ABCA."""
+    ranges: tuple[int, ...] = RANGES
+    """LoopNav's ranges in blocks."""
+    episodes: int = 16
+    """Episodes of each task and range, one world each."""
+    seed: int = 0
+    """Seed of the samplers' noise."""
+    evaluations: int | None = None
+    """Network evaluations per step; none takes the models' default."""
+    lpips: bool = False
+    """Also LPIPS (AlexNet); needs the `lpips` package and its weights."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    out: Path | None = None
+    """JSON file to write."""
+
+
+def find_runs(folder: Path) -> dict[str, dict[str, Path]]:
+    """The trained models of a folder: by variant and seed.
+
+    Raises:
+        CheckpointError: if there are none, or a variant lacks a seed that another has.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*/model")):
+        match = re.fullmatch(r"(.+)-(\d+)", path.parent.name)
+        if match and match[1] in VARIANTS:
+            found.setdefault(match[1], {})[match[2]] = path
+    if not found:
+        raise CheckpointError(f"{folder} holds no VARIANT-SEED/model; known variants: {', '.join(VARIANTS)}. benchmarks/ablation.py trains them.")
+    seeds = set().union(*found.values())
+    for variant, runs in found.items():
+        if set(runs) != seeds:
+            raise CheckpointError(f"{variant} lacks seed {', '.join(sorted(seeds - set(runs)))}, which others have; train it or move theirs away.")
+    return {variant: found[variant] for variant in sorted(found, key=lambda v: (ORDER.index(v) if v in ORDER else len(ORDER), v))}
+
+
+def features(model: WorldPack, frames: NDArray[np.uint8]) -> Floats:
+    """What the Fréchet distance compares: latents of the model's autoencoder, mean and spread of every channel in each quarter of the picture.
+
+    Args:
+        model: whose autoencoder is used; the same for all that is compared.
+        frames: ``(n, H, W, 3) uint8``.
+
+    Returns:
+        ``(n, 8 C)``.
+    """
+    latents = torch.cat([model.encode(frames[i : i + 128]) for i in range(0, len(frames), 128)])
+    mean = torch.nn.functional.adaptive_avg_pool2d(latents, 2)
+    spread = (torch.nn.functional.adaptive_avg_pool2d(latents.square(), 2) - mean.square()).clamp_min(0).sqrt()
+    return torch.cat([mean, spread], dim=1).flatten(1).double().cpu().numpy()
+
+
+def frechet_distance(a: Floats, b: Floats) -> float:
+    """Squared Fréchet distance of the normal distributions fitted to features ``a (n, d)`` and ``b (m, d)`` (Dowson and Landau 1982; FID's formula).
+
+    Raises:
+        ValueError: if there are fewer than two rows.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"A Fréchet distance needs at least two frames on each side, got {len(a)} and {len(b)}.")
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # trace of (ca cb)^1/2 by the eigenvalues of ca^1/2 cb ca^1/2, which is symmetric
+    values, vectors = np.linalg.eigh(ca)
+    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    middle = np.linalg.eigvalsh(root @ cb @ root)
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca) + np.trace(cb) - 2 * np.sqrt(np.clip(middle, 0, None)).sum())
+
+
+class _Draws(Protocol):
+    def __call__(self, table: Floats) -> Floats:
+        """Means ``(draws,)`` of ``table (S, E)`` over the drawn seeds and episodes."""
+
+
+def _resampler(seeds: int, episodes: int, *, draws: int = 2000, seed: int = 0) -> _Draws:
+    """Draws seeds and episodes anew, the same ones for every table of this shape."""
+    rng = np.random.default_rng(seed)
+    s, e = rng.integers(seeds, size=(draws, seeds)), rng.integers(episodes, size=(draws, episodes))
+
+    def means(table: Floats) -> Floats:
+        drawn = table[s[:, :, None], e[:, None, :]]
+        known = np.isfinite(drawn)
+        with np.errstate(invalid="ignore"):
+            result: Floats = np.where(known, drawn, 0).sum((1, 2)) / known.sum((1, 2))
+        return result
+
+    return means
+
+
+def interval(table: Floats) -> tuple[float, float, float]:
+    """Mean of ``table (S, E)`` and its 95 % interval by the bootstrap over seeds and episodes; not-a-number entries are left out."""
+    if not np.isfinite(table).any():
+        return math.nan, math.nan, math.nan
+    low, high = np.nanpercentile(_resampler(*table.shape)(table), [2.5, 97.5])
+    return float(np.nanmean(table)), float(low), float(high)
+
+
+def lpips_metric(device: str = "cpu") -> Metric:
+    """LPIPS with AlexNet, by the ``lpips`` package.
+
+    Raises:
+        RuntimeError: if the package or its weights are not there.
+    """
+    try:
+        import lpips
+
+        network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
+    except Exception as error:  # the package raises whatever its download of weights does
+        raise RuntimeError(f"LPIPS needs `pip install lpips` (with torchvision) and its AlexNet weights: {error}. Leave --lpips out.") from error
+
+    def metric(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
+        x, y = (torch.from_numpy(np.ascontiguousarray(f)).to(device).movedim(-1, 1).float() / 127.5 - 1 for f in (a, b))
+        with torch.no_grad():
+            distance: Floats = network(x, y).reshape(-1).double().cpu().numpy()
+        return distance
+
+    return metric
+
+
+def ablate(
+    config: AblateConfig, data: Mapping[str, Path], progress: Callable[[str, int, int], None] = lambda what, done, total: None
+) -> dict[str, Any]:
+    """Imagines the way home of every episode with every model; the returned dict is what ``out`` holds.
+
+    Args:
+        config: what to compare.
+        data: folder of held-out episodes of each cell, such as ``{"ABA-15": ...}``.
+        progress: told ``(what, done, total)``.
+
+    Raises:
+        CheckpointError: if models are missing.
+        EpisodeError: if episodes are.
+    """
+    runs = find_runs(config.ablate)
+    seeds = list(next(iter(runs.values())))
+    cells = [f"{task}-{reach}" for task in config.tasks for reach in config.ranges]
+    loops = {cell: _read(cell, data, config.episodes) for cell in cells}
+    metrics: dict[str, Metric] = {"psnr": psnr, "ssim": ssim} | ({"lpips": lpips_metric()} if config.lpips else {})
+    judge = WorldPack.from_pretrained(str(next(iter(runs["worldpack" if "worldpack" in runs else next(iter(runs))].values()))), device=config.device)
+    table: dict[str, dict[str, dict[str, Floats]]] = {}  # variant, cell, metric -> (S, E)
+    curves: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    total = len(runs) * len(seeds) * len(cells)
+    done = 0
+    for variant, models in runs.items():
+        table[variant] = {cell: {} for cell in cells}
+        curves[variant] = {}
+        loaded = [WorldPack.from_pretrained(str(models[seed]), device=config.device) for seed in seeds]
+        for cell in cells:
+            rollouts = []
+            for model in loaded:
+                begins = [turning_point(e) for e in loops[cell]]
+                rollouts.append(imagine(model, loops[cell], begins, seed=config.seed, evaluations=config.evaluations, true_poses=True))
+                done += 1
+                progress("rollouts", done, total)
+            table[variant][cell] = _measure(rollouts, metrics, judge)
+            curves[variant][cell] = _curve(rollouts)
+    report: dict[str, Any] = {
+        "what": "way home of held-out loops imagined along recorded poses; look-around and way out given",
+        "interval": "95 %, bootstrap over training seeds and episodes (worlds) together",
+        "revisit": "eye within 2 blocks and 25 degrees of a given frame's",
+        "frechet": "squared Fréchet distance of imagined to true frames on pooled latents of one autoencoder; with the least and most of the seeds",
+        "evaluations": config.evaluations,
+        "seeds": seeds,
+        "episodes": {cell: len(loops[cell]) for cell in cells},
+        "world_seeds": {cell: [e.seed for e in loops[cell]] for cell in cells},
+        "trained": {variant: [read_manifest(path).get("about", {}) for path in models.values()] for variant, models in runs.items()},
+        "weights_sha256": {variant: [sha256(path / "model.safetensors") for path in models.values()] for variant, models in runs.items()},
+        "table": {
+            variant: {cell: {name: _cell(name, values) for name, values in table[variant][cell].items()} for cell in cells} for variant in runs
+        },
+        "steps_of_the_ladder": [
+            {
+                "variant": high,
+                "over": low,
+                "psnr_revisit": {c: interval(table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"]) for c in cells},
+            }
+            | {"all_cells": interval(np.concatenate([table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"] for c in cells], axis=1))}
+            for low, high in zip(list(runs), list(runs)[1:], strict=False)
+        ],
+        "psnr_by_step": curves,
+        "provenance": provenance(),
+    }
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
+    return report
+
+
+def _read(cell: str, data: Mapping[str, Path], count: int) -> list[Episode]:
+    if cell not in data:
+        raise EpisodeError(f"No episodes of {cell} given; there are {', '.join(data) or 'none'}.")
+    task, _, reach = cell.partition("-")
+    index = EpisodeIndex.open(data[cell])
+    entries = [e for e in index.filter(task=task, nav_range=int(reach)) if e.turn_index is not None][:count]
+    if not entries:
+        raise EpisodeError(f"{data[cell]} holds no {cell} episodes.")
+    seen = [e.seed for e in entries if e.world == "voxel" and split_of(e.seed) == "train"]
+    if seen:
+        raise EpisodeError(f"{data[cell]} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
+    return [index.read(entry) for entry in entries]
+
+
+def _measure(rollouts: Sequence[Sequence[Rollout]], metrics: Mapping[str, Metric], judge: WorldPack) -> dict[str, Floats]:
+    """Tables ``(S, E)`` of every metric, and ``(S,)`` of the Fréchet distance."""
+
+    def of(metric: Metric, where: Callable[[Rollout], NDArray[np.bool_]]) -> Floats:
+        return np.array([[_mean(metric(r.frames, r.truth), where(r)) for r in row] for row in rollouts])
+
+    tables = {name: of(metric, lambda r: np.ones(len(r.frames), bool)) for name, metric in metrics.items()}
+    tables["psnr_revisit"] = of(psnr, lambda r: r.revisit)
+    tables["psnr_revisit_ceiling"] = np.array([[_mean(psnr(r.ceiling, r.truth), r.revisit) for r in row] for row in rollouts])
+    truth = features(judge, np.concatenate([r.truth for r in rollouts[0]]))
+    tables["frechet"] = np.array([frechet_distance(features(judge, np.concatenate([r.frames for r in row])), truth) for row in rollouts])
+    return tables
+
+
+def _mean(values: Floats, where: NDArray[np.bool_]) -> float:
+    return float(values[where].mean()) if where.any() else math.nan
+
+
+def _cell(name: str, values: Floats) -> tuple[float, float, float]:
+    if name == "frechet":
+        return float(values.mean()), float(values.min()), float(values.max())
+    return interval(values)
+
+
+def _curve(rollouts: Sequence[Sequence[Rollout]]) -> list[tuple[float, float, float]]:
+    """PSNR by imagined step over seeds and episodes, as far as at least three episodes go."""
+    quality = [[psnr(r.frames, r.truth) for r in row] for row in rollouts]
+    longest = max(len(q) for q in quality[0])
+    table = np.full((len(quality), len(quality[0]), longest), np.nan)
+    for s, row in enumerate(quality):
+        for e, values in enumerate(row):
+            table[s, e, : len(values)] = values
+    return [interval(table[..., t]) for t in range(longest) if np.isfinite(table[0, :, t]).sum() >= 3]

@@ -1,0 +1,118 @@
+"""The ablation's table: distances and intervals against known answers, what it refuses, and a whole table of small models."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldpack_model.ablation import AblateConfig, ablate, features, find_runs, frechet_distance, interval, lpips_metric
+from worldpack_model.checkpoint import CheckpointError, save_model
+from worldpack_model.config import PRESETS
+from worldpack_model.episodes import EpisodeError
+from worldpack_model.world_model import WorldPack
+
+
+def test_frechet_distance_of_known_normals() -> None:
+    """For independent axes it is the squared distance of the means plus that of the spreads."""
+    rng = np.random.default_rng(0)
+    spread, other, shift = np.array([1.0, 2.0, 0.5]), np.array([2.0, 2.0, 1.5]), np.array([3.0, 0.0, 0.0])
+    a = rng.normal(size=(200_000, 3)) * spread
+    b = rng.normal(size=(200_000, 3)) * other + shift
+    assert frechet_distance(a, b) == pytest.approx(9 + 1 + 0 + 1, rel=0.02)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    turned = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    assert frechet_distance(a @ turned, b @ turned) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    with pytest.raises(ValueError, match="at least two"):
+        frechet_distance(a[:1], b)
+
+
+def test_features_tell_pictures_apart(model: WorldPack) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    found = features(model, frames)
+    assert found.shape == (6, 8 * model.config.autoencoder.latent_channels)
+    assert np.allclose(found[2], features(model, frames[2:3])[0], atol=1e-5)
+    assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_interval_covers_seeds_as_well_as_episodes() -> None:
+    table = np.array([[1.0, 1.0, 1.0, np.nan], [3.0, 3.0, 3.0, 3.0]])  # episodes agree, seeds do not
+    mean, low, high = interval(table)
+    assert mean == pytest.approx(np.nanmean(table))
+    assert (low, high) == (1.0, 3.0)
+    assert np.isnan(interval(np.full((2, 3), np.nan))).all()
+
+
+def make_runs(folder: Path, variants: tuple[str, ...] = ("worldpack", "recent"), seeds: int = 2) -> Path:
+    for variant in variants:
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            made = WorldPack(PRESETS["debug"].with_variant(variant)).eval()
+            torch.nn.init.normal_(made.denoiser.out.weight, std=0.3 * (1 + seed))
+            save_model(made, folder / f"{variant}-{seed}" / "model", {"variant": variant})
+    return folder
+
+
+def test_runs_are_found_in_order_and_must_be_whole(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no VARIANT-SEED/model"):
+        find_runs(tmp_path)
+    folder = make_runs(tmp_path)
+    assert list(find_runs(folder)) == ["recent", "worldpack"]
+    (folder / "recent-1").rename(folder / "recent-7")
+    with pytest.raises(CheckpointError, match="recent lacks seed 1|worldpack lacks seed 7"):
+        find_runs(folder)
+
+
+def test_a_whole_table(tmp_path: Path, episodes: Path) -> None:
+    config = AblateConfig(ablate=make_runs(tmp_path / "runs"), tasks=("ABA",), ranges=(5,), episodes=3, device="cpu", out=tmp_path / "table.json")
+    told: list[tuple[str, int, int]] = []
+    report = ablate(config, {"ABA-5": episodes}, lambda *step: told.append(step))
+    assert told[-1] == ("rollouts", 4, 4)
+    assert json.loads(config.out.read_text())["seeds"] == ["0", "1"]  # type: ignore[union-attr]
+    assert list(report["table"]) == ["recent", "worldpack"]
+    cell = report["table"]["worldpack"]["ABA-5"]
+    assert set(cell) == {"psnr", "ssim", "psnr_revisit", "psnr_revisit_ceiling", "frechet"}
+    assert cell["psnr"][1] <= cell["psnr"][0] <= cell["psnr"][2]
+    assert cell["frechet"][0] > 0
+    step = report["steps_of_the_ladder"][0]
+    assert (step["variant"], step["over"]) == ("worldpack", "recent")
+    other = report["table"]["recent"]["ABA-5"]
+    assert step["all_cells"][0] == pytest.approx(cell["psnr_revisit"][0] - other["psnr_revisit"][0], abs=1e-9)
+    assert len(report["psnr_by_step"]["recent"]["ABA-5"]) == 24 - 13, "frames 13 to 23 are imagined"
+    assert ablate(config, {"ABA-5": episodes})["table"] == report["table"]
+
+
+def test_it_refuses_missing_episodes(tmp_path: Path, episodes: Path) -> None:
+    config = AblateConfig(ablate=make_runs(tmp_path / "runs", seeds=1), tasks=("ABA",), ranges=(5, 15), device="cpu")
+    with pytest.raises(EpisodeError, match="No episodes of ABA-15"):
+        ablate(config, {"ABA-5": episodes})
+    with pytest.raises(EpisodeError, match="holds no ABA-15"):
+        ablate(config, {"ABA-5": episodes, "ABA-15": episodes})
+
+
+def test_lpips_is_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames reach the package as it wants them; without it the message says what to install."""
+
+    class Fake(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert net == "alex"
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            assert x.shape == (2, 3, 16, 16)
+            assert x.min() >= -1
+            assert x.max() <= 1
+            return (x - y).abs().mean((1, 2, 3), keepdim=True)
+
+    module = types.ModuleType("lpips")
+    module.LPIPS = Fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    a = np.zeros((2, 16, 16, 3), np.uint8)
+    assert lpips_metric()(a, a + 255) == pytest.approx([2.0, 2.0])
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(RuntimeError, match="pip install lpips"):
+        lpips_metric()
