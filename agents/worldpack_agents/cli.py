@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "compare": "the same starts in imagination and in the engine; writes a report",
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
-    "bench": "measure the speed of imagination",
+    "bench": "measure the speed of imagination, and what memory costs",
     "doctor": "say what is installed, what is missing, and what to do",
 }
 
@@ -266,16 +266,21 @@ def _play(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
+    benches: dict[str, Callable[[Sequence[str]], None]] = {"speed": _bench_speed, "memory": _bench_memory}
     if not words or words[0] in ("-h", "--help"):
-        _say("usage: worldpack bench speed [OPTIONS]")
-        return
-    if words[0] != "speed":
-        raise ValueError(f"There is no benchmark {words[0]!r}; there is: speed.")
+        _say(f"usage: worldpack bench {{{', '.join(benches)}}} [OPTIONS]")
+    elif words[0] not in benches:
+        raise ValueError(f"There is no benchmark {words[0]!r}; there are: {', '.join(benches)}.")
+    else:
+        benches[words[0]](words[1:])
+
+
+def _bench_speed(words: Sequence[str]) -> None:
     import tyro
 
     from worldpack_agents.bench import BenchSpeedConfig, bench_speed
 
-    report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words[1:]), prog="worldpack bench speed"))
+    report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words), prog="worldpack bench speed"))
     rows = [
         [str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_step']:.1f}", f"{r['ms_predict_alone']:.1f}", f"{r['env_steps_per_second']:.1f}"]
         for r in report["rows"]
@@ -285,6 +290,20 @@ def _bench(words: Sequence[str]) -> None:
         rows,
         f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads",
     )
+
+
+def _bench_memory(words: Sequence[str]) -> None:
+    import tyro
+
+    from worldpack_agents.bench import BenchMemoryConfig, bench_memory
+
+    config = tyro.cli(BenchMemoryConfig, args=list(words), prog="worldpack bench memory")
+    with _Bars() as bars:
+        report = bench_memory(config, bars.tell)
+    rows = [[f"{r['frames']:,} frames walked, {r['kept']:,} kept", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"] for r in report["by_history"]]
+    rows += [[f"{r['model']}: {r['frames']} frames in the context", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"] for r in report["by_context"]]
+    rows.append(["the same twice (noise)", f"{report['same_twice']['milliseconds']:.1f}", f"{report['same_twice']['ratio']:.3f}"])
+    _table(["memory", "ms a prediction", "ratio"], rows, f"{config.slots} slots, {report['provenance']['machine']['torch_threads']} threads")
 
 
 def _info(words: Sequence[str]) -> None:

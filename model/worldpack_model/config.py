@@ -174,6 +174,8 @@ class MemoryConfig:
 
     capacity: int = 4096
     """Keyframes a slot keeps at most; then the oldest imagined one (or the oldest) gives way."""
+    nearby: int = 1024
+    """Keyframes that are looked at for one prediction, at most: those of the nearest stretches of the way. Bounds the cost of long histories."""
     min_distance: float = 0.4
     """Blocks. A frame closer than this to a kept one ..."""
     min_angle: float = 8.0

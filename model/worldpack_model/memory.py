@@ -13,7 +13,8 @@ import torch
 from worldpack_model.config import MemoryConfig
 from worldpack_model.geometry import wrap_degrees_torch
 
-_FIRST_COLUMNS = 64
+STRETCH = 64
+"""Keyframes whose positions share a box. They were kept one after the other, so they lie together."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class CompressedMemory:
     """A batch of per-slot histories of latents and poses.
 
     The newest ``recent`` frames of a slot always stay. A frame that leaves them becomes a keyframe if its pose is new (``MemoryConfig``), so the
-    memory of a slot that walks in circles stops growing. Columns are allocated as they are needed, up to ``recent + capacity``; all slots
-    live in the same tensors, so one call serves any set of slots.
+    memory of a slot that walks in circles stops growing. Columns are allocated as they are needed, up to ``recent`` and ``capacity`` in whole
+    stretches; all slots live in the same tensors, so one call serves any set of slots.
+
+    Long histories cost no more than short ones: keyframes lie in stretches of ``STRETCH`` columns with a bounding box each, and :meth:`near` opens
+    the nearest boxes only.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class CompressedMemory:
         if num_slots < 1:
             raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
         self.config, self.num_slots, self.recent = config, num_slots, recent
-        columns = recent + min(_FIRST_COLUMNS, config.capacity)
+        columns = recent + min(STRETCH, _whole_stretches(config.capacity))
         self.latents = torch.zeros((num_slots, columns, *latent_shape), dtype=torch.float16, device=device)
         """``(S, W, C, h, w)`` float16."""
         self.poses = torch.zeros((num_slots, columns, 5), dtype=torch.float64, device=device)
@@ -52,6 +56,8 @@ class CompressedMemory:
         """``(S, W)`` step number of the frame in a column, -1 where empty. The first ``recent`` columns are a ring of the newest."""
         self.imagined = torch.zeros((num_slots, columns), dtype=torch.bool, device=device)
         """``(S, W)``."""
+        self.boxes = torch.full((num_slots, 1, 2, 3), torch.nan, dtype=torch.float64, device=device)
+        """``(S, stretches, 2, 3)`` lowest and highest coordinates of the keyframes of a stretch; NaN where there are none."""
         self.length = torch.zeros(num_slots, dtype=torch.int64, device=device)
         """``(S,)`` frames seen since the episode began, kept or not."""
         self.keyframes = torch.zeros(num_slots, dtype=torch.int64, device=device)
@@ -72,7 +78,7 @@ class CompressedMemory:
     def clear(self, slots: Sequence[int]) -> None:
         """Forgets everything in ``slots``."""
         index = self._index(slots)
-        self.steps[index], self.imagined[index] = -1, False
+        self.steps[index], self.imagined[index], self.boxes[index] = -1, False, torch.nan
         self.length[index], self.keyframes[index], self.motion[index], self.actions[index] = 0, 0, 0.0, 0.0
 
     def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, actions: torch.Tensor, *, imagined: bool) -> None:
@@ -103,10 +109,11 @@ class CompressedMemory:
             return
         ring = self.length[index] % self.recent
         pose = self.poses[index, ring]  # (n, 5)
-        held = slice(self.recent, self.recent + int(self.keyframes[index].max()))
-        offset = (self.poses[index, held, :3] - pose[:, None, :3]).norm(dim=-1)
-        turn = wrap_degrees_torch(self.poses[index, held, 3:] - pose[:, None, 3:]).norm(dim=-1)
-        known = (self.steps[index, held] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
+        row, held = index[:, None], self._near(index, pose)[:, self.recent :]
+        others = self.poses[row, held]
+        offset = (others[..., :3] - pose[:, None, :3]).norm(dim=-1)
+        turn = wrap_degrees_torch(others[..., 3:] - pose[:, None, 3:]).norm(dim=-1)
+        known = (self.steps[row, held] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
         fresh = ~known.any(dim=1)
         if self.config.capacity == 0 or not bool(fresh.any()):
             return
@@ -117,23 +124,59 @@ class CompressedMemory:
         full = count >= self.config.capacity
         column = self.recent + count
         if bool(full.any()):  # imagined frames go first, then the oldest
-            steps, made = self.steps[index, self.recent :], self.imagined[index, self.recent :]
+            kept = slice(self.recent, self.recent + self.config.capacity)
+            steps, made = self.steps[index, kept], self.imagined[index, kept]
             column = torch.where(full, self.recent + (steps + (~made).long() * (1 << 40)).argmin(dim=1), column)
         for tensor in (self.latents, self.poses, self.steps, self.imagined):
             tensor[index, column] = tensor[index, ring]
         self.keyframes[index] = count + (~full).long()
+        stretch = (column - self.recent) // STRETCH
+        inside = self.recent + stretch[:, None] * STRETCH + torch.arange(STRETCH, device=column.device)
+        place = self.poses[index[:, None], inside, :3]
+        there = (self.steps[index[:, None], inside] >= 0)[..., None]
+        low, high = place.masked_fill(~there, torch.inf).amin(1), place.masked_fill(~there, -torch.inf).amax(1)
+        self.boxes[index, stretch] = torch.stack([low, high], dim=1)
 
     def _grow(self) -> None:
-        columns = min(self.recent + self.config.capacity, self.recent + 2 * (self.latents.shape[1] - self.recent))
+        columns = min(self.recent + _whole_stretches(self.config.capacity), self.recent + 2 * (self.latents.shape[1] - self.recent))
         for name in ("latents", "poses", "steps", "imagined"):
             old: torch.Tensor = getattr(self, name)
             if columns > old.shape[1]:
                 more = old.new_full((old.shape[0], columns - old.shape[1], *old.shape[2:]), -1 if name == "steps" else 0)
                 setattr(self, name, torch.cat([old, more], dim=1))
+        stretches = (columns - self.recent) // STRETCH
+        more = self.boxes.new_full((self.num_slots, stretches - self.boxes.shape[1], 2, 3), torch.nan)
+        self.boxes = torch.cat([self.boxes, more], dim=1)
 
-    def columns_in_use(self, slots: Sequence[int]) -> int:
-        """Columns that hold all frames of ``slots``."""
-        return self.recent + int(self.keyframes[self._index(slots)].max())
+    def near(self, slots: Sequence[int], poses: torch.Tensor) -> torch.Tensor:
+        """Columns to look at for predictions of ``slots`` around ``poses``: the newest frames, and keyframes.
+
+        All keyframes if they are at most ``config.nearby``; else those of the stretches whose boxes are nearest.
+
+        Args:
+            slots: n slots.
+            poses: ``(n, 5)``.
+
+        Returns:
+            ``(n, k) int64``, k at most ``recent + nearby`` (rounded up to whole stretches), no column twice; empty ones have step -1.
+        """
+        return self._near(self._index(slots), poses)
+
+    def _near(self, index: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+        held = int(self.keyframes[index].max())
+        if held <= self.config.nearby:
+            return torch.arange(self.recent + held, device=index.device).expand(len(index), -1)
+        boxes = self.boxes[index, : _whole_stretches(held) // STRETCH]
+        place = poses[:, None, :3].to(boxes)
+        gap = torch.maximum(boxes[:, :, 0] - place, place - boxes[:, :, 1]).clamp_min(0).square().sum(-1)
+        # a place within many boxes is most likely near what lies around the middle of the smallest
+        middle = (boxes.mean(dim=2) - place).square().sum(-1)
+        far = (gap + 1e-3 * middle).nan_to_num(torch.inf)
+        wanted = min(_whole_stretches(self.config.nearby) // STRETCH, far.shape[1])
+        stretch = far.topk(wanted, dim=1, largest=False).indices
+        columns = (stretch[:, :, None] * STRETCH + torch.arange(STRETCH, device=index.device)).flatten(1)
+        newest = torch.arange(self.recent, device=index.device).expand(len(index), -1)
+        return torch.cat([newest, self.recent + columns], dim=1)
 
     def newest_column(self, slots: Sequence[int]) -> torch.Tensor:
         """``(n,)`` column of the newest frame of each slot.
@@ -168,4 +211,9 @@ class CompressedMemory:
 
     @staticmethod
     def _names() -> tuple[str, ...]:
-        return ("latents", "poses", "steps", "imagined", "length", "keyframes", "motion", "actions")
+        return ("latents", "poses", "steps", "imagined", "boxes", "length", "keyframes", "motion", "actions")
+
+
+def _whole_stretches(keyframes: int) -> int:
+    """Columns of the stretches that hold so many keyframes."""
+    return -(-keyframes // STRETCH) * STRETCH

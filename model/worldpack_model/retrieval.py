@@ -14,6 +14,9 @@ import torch
 from worldpack_model.config import PackingConfig, RetrievalConfig
 from worldpack_model.geometry import VERTICAL_FOV, camera_rays, world_rays_torch
 
+PREFILTER = 2
+"""``coverage`` is worked out for so many times its candidates, those with the best scores; it costs more than the score."""
+
 
 class Selection(NamedTuple):
     """The frames of a context, in the packing's order: level by level, recent frames before retrieved ones."""
@@ -218,9 +221,11 @@ def select(
         free = (steps >= 0).scatter(1, order.indices, False)
         score = log_score(query, poses, config)
         if config.method == "coverage":
-            shown = coverage(query, poses, config, vertical_fov=vertical_fov, aspect=aspect)
-            shown = torch.where(imagined[..., None], config.imagined_weight * shown, shown)
-            chosen_index, chosen_used = _take_by_coverage(shown, free, score.float(), packing.retrieved, config.candidates)
+            some = score.masked_fill(~free, -torch.inf).topk(min(PREFILTER * config.candidates, count), dim=1)
+            shown = coverage(query, poses.gather(1, some.indices[..., None].expand(-1, -1, 5)), config, vertical_fov=vertical_fov, aspect=aspect)
+            shown = torch.where(imagined.gather(1, some.indices)[..., None], config.imagined_weight * shown, shown)
+            taken, chosen_used = _take_by_coverage(shown, some.values > -torch.inf, some.values.float(), packing.retrieved, config.candidates)
+            chosen_index = some.indices.gather(1, taken)
         else:
             score = score - config.imagined_penalty * imagined
             chosen_index, chosen_used = _take_by_score(score, steps, free, packing.retrieved, config.suppression_steps)

@@ -213,9 +213,10 @@ class WorldPack(nn.Module):
         index = torch.as_tensor(list(slots), device=self.device)
         here = memory.poses[index, memory.newest_column(slots)]
         known = None if poses is None else torch.from_numpy(check_pose(poses, "poses")).to(self.device)
-        columns = memory.columns_in_use(slots)
-        steps, imagined, past = memory.steps[index, :columns], memory.imagined[index, :columns], memory.poses[index, :columns]
+        row = index[:, None]
         towards = unhindered(here, action) if known is None else known
+        columns = memory.near(slots, towards)
+        steps, imagined, past = memory.steps[row, columns], memory.imagined[row, columns], memory.poses[row, columns]
         chosen = select(
             self.config.packing,
             self.config.retrieval,
@@ -226,11 +227,10 @@ class WorldPack(nn.Module):
             vertical_fov=self.config.vertical_fov,
             aspect=self.config.frame_size[1] / self.config.frame_size[0],
         )
-        row = index[:, None]
-        chosen_steps = steps.gather(1, chosen.indices)
+        taken, chosen_steps = columns.gather(1, chosen.indices), steps.gather(1, chosen.indices)
         context = Context(
-            latents=memory.latents[row, chosen.indices].float(),
-            poses=memory.poses[row, chosen.indices],
+            latents=memory.latents[row, taken].float(),
+            poses=memory.poses[row, taken],
             ages=memory.length[index, None] - chosen_steps,
             imagined=imagined.gather(1, chosen.indices),
             used=chosen.used,

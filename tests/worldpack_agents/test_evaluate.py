@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.worldpack_env.fakes import FakeModel, make_bank
-from worldpack_agents.bench import BenchSpeedConfig, bench_speed
+from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, bench_memory, bench_speed
 from worldpack_agents.cli import _parse_for_agents
 from worldpack_agents.compare import CompareConfig, replay
 from worldpack_agents.env_config import EnvConfig
@@ -86,3 +86,17 @@ def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
     assert row["env_steps_per_second"] == pytest.approx(2000 / row["ms_per_step"])
     assert row["ms_predict_alone"] > 0
     assert json.loads((tmp_path / "speed.json").read_text())["provenance"]["machine"]["cores"] >= 1
+
+
+def test_bench_memory_keeps_every_frame_and_compares_in_turn(tmp_path: Path) -> None:
+    for name, variant in (("many", "worldpack"), ("few", "recent")):
+        save_model(WorldPack(PRESETS["debug"].with_variant(variant)), tmp_path / name)
+    config = BenchMemoryConfig(
+        model=str(tmp_path / "many"), against=str(tmp_path / "few"), histories=(20, 90), slots=2, repeats=3, out=tmp_path / "memory.json"
+    )
+    report = bench_memory(config)
+    assert [(row["frames"], row["kept"]) for row in report["by_history"]] == [(20, 20), (90, 90)]
+    assert report["by_history"][0]["ratio"] == 1
+    assert [row["frames"] for row in report["by_context"]] == [4, 22]
+    assert all(row["milliseconds"] > 0 for row in (*report["by_history"], *report["by_context"]))
+    assert json.loads((tmp_path / "memory.json").read_text()) == report

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldpack_model.config import MemoryConfig
-from worldpack_model.memory import CompressedMemory
+from worldpack_model.memory import STRETCH, CompressedMemory
 
 
 def make(slots: int = 3, recent: int = 4, **kinds: float) -> CompressedMemory:
@@ -47,7 +47,7 @@ def test_memory_is_bounded_and_imagined_frames_go_first() -> None:
         add(memory, [0], float(i))
     for i in range(6, 60):
         add(memory, [0], float(i), imagined=True)
-    assert memory.latents.shape[1] == 4 + 10
+    assert memory.latents.shape[1] == 4 + STRETCH, "columns come in whole stretches"
     kept = steps_of(memory, 0)
     assert kept[:6] == [0, 1, 2, 3, 4, 5], "real frames outlive imagined ones"
     assert kept[-4:] == [56, 57, 58, 59]
@@ -111,3 +111,57 @@ def test_the_last_way_and_action_are_known_and_forgotten() -> None:
     memory.restore([1], saved)
     assert memory.motion[1].tolist() == [2, 0, 0]
     assert memory.actions[1].tolist() == [5] * 9
+
+
+def spread_out(count: int, seed: int = 0) -> tuple[CompressedMemory, torch.Tensor]:
+    """A slot that walked far: nothing lies twice within a block."""
+    generator = torch.Generator().manual_seed(seed)
+    way = torch.randn(count, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.5, 0.3, 1.5]) + torch.tensor([1.0, 0.0, 0.4])
+    poses = torch.cat([way.cumsum(0), torch.rand(count, 2, generator=generator, dtype=torch.float64) * 90], dim=1)
+    memory = make(slots=2, capacity=3000, nearby=256, min_distance=0.0)
+    for i in range(count):
+        memory.append([1], torch.full((1, 1, 1, 1), float(i % 7)), poses[i][None], torch.zeros(1, 9), imagined=i % 3 == 0)
+    return memory, poses
+
+
+def test_a_long_history_is_looked_at_where_it_is_near() -> None:
+    memory, poses = spread_out(2000)
+    assert int(memory.keyframes[1]) == 1996
+    for query in (poses[10], poses[777], poses[1500] + torch.tensor([0.7, 0.0, -0.4, 0.0, 0.0])):
+        columns = memory.near([1], query[None])[0]
+        assert len(columns) == 4 + 256
+        assert len(set(columns.tolist())) == len(columns)
+        steps = memory.steps[1, columns]
+        assert set(range(1996, 2000)) <= set(steps.tolist()), "the newest frames always"
+        nearest = (poses[:, :3] - query[:3]).norm(dim=1).topk(12, largest=False).indices
+        assert set(nearest.tolist()) <= set(steps.tolist())
+
+
+def test_short_histories_are_looked_at_whole() -> None:
+    memory, poses = spread_out(200)
+    assert set(memory.steps[1, memory.near([1], poses[:1])[0]].tolist()) == set(range(200))
+
+
+def test_boxes_hold_their_keyframes() -> None:
+    memory, _ = spread_out(700)
+    for add_more in (False, True):
+        if add_more:  # beyond the capacity, where frames give way
+            memory.config = MemoryConfig(capacity=640, nearby=256, min_distance=0.0)
+            for i in range(100):
+                memory.append([1], torch.zeros(1, 1, 1, 1), torch.full((1, 5), 1000.0 + i, dtype=torch.float64), torch.zeros(1, 9), imagined=True)
+        held = memory.poses[1, 4:, :3].reshape(-1, STRETCH, 3)
+        there = (memory.steps[1, 4:] >= 0).reshape(-1, STRETCH, 1)
+        boxes = memory.boxes[1][there.any(1)[:, 0]]
+        low, high = held.masked_fill(~there, torch.inf).amin(1), held.masked_fill(~there, -torch.inf).amax(1)
+        assert torch.equal(boxes[:, 0], low[there.any(1)[:, 0]])
+        assert torch.equal(boxes[:, 1], high[there.any(1)[:, 0]])
+    memory.clear([1])
+    assert bool(memory.boxes[1].isnan().all())
+
+
+def test_a_snapshot_brings_a_long_history_back() -> None:
+    memory, poses = spread_out(900)
+    other = make(slots=3, capacity=3000, nearby=256, min_distance=0.0)
+    other.restore([2], memory.snapshot([1]))
+    assert torch.equal(other.near([2], poses[:1]), memory.near([1], poses[:1]))
+    assert torch.equal(other.steps[2, other.near([2], poses[:1])[0]], memory.steps[1, memory.near([1], poses[:1])[0]])
