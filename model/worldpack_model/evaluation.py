@@ -131,6 +131,7 @@ def imagine(
     seed: int = 0,
     evaluations: int | None = None,
     true_poses: bool = False,
+    pose_noise: tuple[float, float] = (0.0, 0.0),
     steps: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Rollout]:
@@ -143,16 +144,18 @@ def imagine(
         seed: episode i draws its noise from a generator seeded with ``seed + i``.
         evaluations: network evaluations per step; None takes the model's default.
         true_poses: tell the model the recorded poses instead of letting it move by itself.
+        pose_noise: standard deviations, in blocks along x and z and in degrees of yaw, of an error put on every pose that is told, each for itself.
         steps: imagine at most so many frames of each.
         progress: told ``(done, total)`` steps.
     """
     memory = model.new_memory(len(episodes))
+    told = [_noised(episode.poses, *pose_noise, np.random.default_rng([seed + i, 1])) for i, episode in enumerate(episodes)]
     generators = [torch.Generator(model.device).manual_seed(seed + i) for i in range(len(episodes))]
     ends = []
     for i, (episode, begin) in enumerate(zip(episodes, begins, strict=True)):
         if not 1 <= begin < len(episode):
             raise ValueError(f"begin is {begin}, expected 1 .. {len(episode) - 1} for an episode of {len(episode)} frames.")
-        model.remember(memory, [i], episode.frames[None, :begin], episode.poses[None, :begin], episode.actions[None, : begin - 1])
+        model.remember(memory, [i], episode.frames[None, :begin], told[i][None, :begin], episode.actions[None, : begin - 1])
         ends.append(len(episode) if steps is None else min(len(episode), begin + steps))
     shown: list[list[NDArray[np.uint8]]] = [[] for _ in episodes]
     believed: list[list[Floats]] = [[] for _ in episodes]
@@ -160,7 +163,7 @@ def imagine(
     for k in range(longest):
         active = [i for i in range(len(episodes)) if begins[i] + k < ends[i]]
         actions = np.stack([episodes[i].actions[begins[i] + k - 1] for i in active])
-        given = np.stack([episodes[i].poses[begins[i] + k] for i in active]) if true_poses else None
+        given = np.stack([told[i][begins[i] + k] for i in active]) if true_poses else None
         p = model.predict(memory, active, actions, [generators[i] for i in active], evaluations=evaluations, poses=given)
         if not p.finite.all():
             raise FloatingPointError(f"The model predicted a frame that is not finite at imagined step {k}; its weights are not usable.")
@@ -183,6 +186,15 @@ def imagine(
             )
         )
     return rollouts
+
+
+def _noised(poses: Floats, blocks: float, degrees: float, rng: np.random.Generator) -> Floats:
+    """``poses (T, 5)`` with an error of its own on each."""
+    noise = rng.normal(size=(len(poses), 3)) * [blocks, blocks, degrees]
+    noised = poses.copy()
+    noised[:, [0, 2, 3]] += noise
+    noised[:, 3] = wrap_degrees(noised[:, 3])
+    return noised
 
 
 def strip(rows: Sequence[NDArray[np.uint8]], columns: int, *, scale: int = 1) -> NDArray[np.uint8]:
@@ -221,6 +233,8 @@ class EvalModelConfig:
     """Episodes, one world each."""
     poses: Literal["model", "true"] = "model"
     """model: only the actions are given, the model moves by itself; true: recorded poses are given, as in the paper's evaluation."""
+    pose_noise: tuple[float, float] = (0.0, 0.0)
+    """Standard deviations of an error on every pose that is told: blocks along x and z, degrees of yaw."""
     evaluations: int | None = None
     """Network evaluations per step; none takes the model's default."""
     seed: int = 0
@@ -261,6 +275,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
             seed=config.seed,
             evaluations=config.evaluations,
             true_poses=config.poses == "true",
+            pose_noise=config.pose_noise,
             progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
         )
         results.append({"model": name, **_scores(rollouts[name]), "weights_sha256": sha256(find_model(name) / "model.safetensors")})
@@ -268,6 +283,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     report: dict[str, Any] = {
         "task": f"{config.task}-{config.nav_range}",
         "poses": config.poses,
+        "pose_noise": config.pose_noise,
         "evaluations": config.evaluations,
         "episodes": len(episodes),
         "world_seeds": [e.seed for e in episodes],
@@ -299,7 +315,8 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     best = [psnr(r.ceiling, r.truth) for r in rollouts]
     structure = [ssim(r.frames, r.truth) for r in rollouts]
     every = [np.ones(len(r.frames), bool) for r in rollouts]
-    drift = [np.linalg.norm(r.poses[:, [0, 2]] - r.true_poses[:, [0, 2]], axis=1) for r in rollouts]
+    drift = [np.linalg.norm(r.poses[:, :3] - r.true_poses[:, :3], axis=1) for r in rollouts]
+    turned = [np.abs(wrap_degrees(r.poses[:, 3] - r.true_poses[:, 3])) for r in rollouts]
     fine = [(detail(r.frames), detail(r.truth)) for r in rollouts]
     return {
         "psnr": bootstrap([_mean(q, w) for q, w in zip(quality, every, strict=True)]),
@@ -312,6 +329,7 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "detail_kept_last_tenth": bootstrap([float(_last_tenth(made) / _last_tenth(true)) for made, true in fine]),
         "final_drift_blocks": bootstrap([float(d[-1]) for d in drift]),
         "median_final_drift_blocks": bootstrap([float(d[-1]) for d in drift], middle="median"),
+        "median_final_turn_degrees": bootstrap([float(d[-1]) for d in turned], middle="median"),
         "imagined_frames": int(sum(len(q) for q in quality)),
         "revisit_frames": int(sum(r.revisit.sum() for r in rollouts)),
         "psnr_by_step": _by_step(quality),

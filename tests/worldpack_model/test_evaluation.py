@@ -9,7 +9,7 @@ import pytest
 from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.checkpoint import save_model
 from worldpack_model.episodes import EpisodeError
-from worldpack_model.evaluation import EvalModelConfig, bootstrap, detail, evaluate_model, imagine, psnr, revisited, ssim, strip
+from worldpack_model.evaluation import EvalModelConfig, Rollout, _scores, bootstrap, detail, evaluate_model, imagine, psnr, revisited, ssim, strip
 from worldpack_model.world_model import WorldPack
 
 
@@ -98,3 +98,29 @@ def test_evaluate_model_compares_and_refuses(model: WorldPack, episodes: Path, t
         evaluate_model(EvalModelConfig(models=(str(tmp_path / "a"),), data=episodes, nav_range=30))
     with pytest.raises(EpisodeError, match="worldpack record"):
         evaluate_model(EvalModelConfig())
+
+
+def test_pose_noise_is_put_on_every_told_pose(model: WorldPack) -> None:
+    episodes = [turning_episode(i, 60) for i in range(3)]
+    begins = [30, 30, 30]
+    clean = imagine(model, episodes, begins, true_poses=True)
+    noised = imagine(model, episodes, begins, true_poses=True, pose_noise=(0.5, 4.0))
+    off = np.concatenate([b.poses - a.poses for a, b in zip(clean, noised, strict=True)])
+    off[:, 3] = (off[:, 3] + 180) % 360 - 180
+    assert off[:, 0].std() == pytest.approx(0.5, rel=0.2)
+    assert off[:, 2].std() == pytest.approx(0.5, rel=0.2)
+    assert off[:, 3].std() == pytest.approx(4.0, rel=0.2)
+    assert not off[:, [1, 4]].any()
+    assert np.array_equal(clean[0].poses, episodes[0].poses[30:])
+    assert all(np.array_equal(a.true_poses, b.true_poses) for a, b in zip(clean, noised, strict=True))
+    again = imagine(model, episodes, begins, true_poses=True, pose_noise=(0.5, 4.0))
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(noised, again, strict=True))
+
+
+def test_drift_counts_height() -> None:
+    """A body a block too high has strayed a block."""
+    frames, poses = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8), np.zeros((4, 5))
+    believed = poses + np.array([0, 1, 0, 3, 0])
+    scores = _scores([Rollout(1, frames, frames, frames, believed, poses, np.ones(4, bool))])
+    assert scores["final_drift_blocks"][0] == 1.0
+    assert scores["median_final_turn_degrees"][0] == 3.0
