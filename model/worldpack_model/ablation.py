@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
+from worldpack_model.checkpoint import CheckpointError, read_manifest, weights_digest, write_json
 from worldpack_model.config import VARIANTS
 from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
 from worldpack_model.evaluation import Floats, Rollout, imagine, psnr, ssim, turning_point
@@ -211,7 +211,7 @@ def ablate(
         "episodes": {cell: len(loops[cell]) for cell in cells},
         "world_seeds": {cell: [e.seed for e in loops[cell]] for cell in cells},
         "trained": {variant: [read_manifest(path).get("about", {}) for path in models.values()] for variant, models in runs.items()},
-        "weights_sha256": {variant: [sha256(path / "model.safetensors") for path in models.values()] for variant, models in runs.items()},
+        "weights_sha256": {variant: [weights_digest(path) for path in models.values()] for variant, models in runs.items()},
         "table": {
             variant: {cell: {name: _cell(name, values) for name, values in table[variant][cell].items()} for cell in cells} for variant in runs
         },

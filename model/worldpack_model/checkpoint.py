@@ -1,4 +1,6 @@
-"""Weights on disk: ``config.json`` + ``model.safetensors`` + ``manifest.json`` with checksums, written atomically, read strictly.
+"""Weights on disk: ``config.json``, a safetensors file for each part and ``manifest.json`` with checksums, written atomically, read strictly.
+
+A file for each part, so that models which share an autoencoder share its file, and a new motion model replaces no other weights.
 
 Nothing is ever unpickled. A folder is complete exactly when its manifest is there and agrees with the files; it is put in place by one rename.
 """
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = Path(__file__).parent / "weights"
+PARTS = ("autoencoder", "denoiser", "motion")
+"""Parts of a model, each in a file of its name."""
 
 
 class CheckpointError(ValueError):
@@ -181,7 +185,17 @@ def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None
     tensors = {
         name: value.to(dtype) if value.is_floating_point() and not name.startswith(exact) else value for name, value in model.state_dict().items()
     }
-    write_folder(path, {"model.safetensors": tensors, "config.json": model.config.to_dict()}, {"about": about or {}})
+    files = {f"{part}.safetensors": {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")} for part in PARTS}
+    write_folder(path, {**files, "config.json": model.config.to_dict()}, {"about": about or {}})
+
+
+def weights_digest(path: Path) -> str:
+    """Hex digest of all weights of a model's folder, from its manifest's checksums."""
+    files = read_manifest(path, verify=False)["files"]
+    try:
+        return hashlib.sha256("".join(files[f"{part}.safetensors"] for part in PARTS).encode()).hexdigest()
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} holds no whole model ({error} is missing in its manifest).") from error
 
 
 def find_model(name: str) -> Path:
@@ -212,9 +226,10 @@ def read_config(path: Path) -> ModelConfig:
 
 def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` or ``motion``."""
-    path, prefix = find_model(name), f"{part}."
-    read_manifest(path)
-    tensors = {k.removeprefix(prefix): v for k, v in read_tensors(path / "model.safetensors").items() if k.startswith(prefix)}
+    path = find_model(name)
+    if f"{part}.safetensors" not in read_manifest(path)["files"]:
+        raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
+    tensors = read_tensors(path / f"{part}.safetensors")
     return read_config(path), {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
@@ -232,10 +247,8 @@ def load_model(name: str, *, device: str = "auto") -> WorldPack:
     """Loads a model in eval mode; see :meth:`WorldPack.from_pretrained`."""
     from worldpack_model.world_model import WorldPack
 
-    path = find_model(name)
-    read_manifest(path)
-    model = WorldPack(read_config(path))
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / "model.safetensors").items()}
-    load_state(model, tensors, str(path / "model.safetensors"))
+    model = WorldPack(read_config(find_model(name)))
+    for part in PARTS:
+        load_state(getattr(model, part), read_part(name, part)[1], str(find_model(name) / f"{part}.safetensors"))
     model.requires_grad_(False)
     return model.to(resolve_device(device)).eval()

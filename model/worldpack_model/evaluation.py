@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldpack_model.checkpoint import find_model, read_manifest, sha256, write_json
+from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
 from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
 from worldpack_model.geometry import wrap_degrees
 from worldpack_model.provenance import provenance
@@ -278,7 +278,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
             pose_noise=config.pose_noise,
             progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
         )
-        results.append({"model": name, **_scores(rollouts[name]), "weights_sha256": sha256(find_model(name) / "model.safetensors")})
+        results.append({"model": name, **_scores(rollouts[name]), "weights_sha256": weights_digest(find_model(name))})
         results[-1]["trained"] = read_manifest(find_model(name)).get("about", {})
     report: dict[str, Any] = {
         "task": f"{config.task}-{config.nav_range}",

@@ -76,11 +76,10 @@ def weights_id(model: str) -> str:
     Raises:
         CheckpointError: if there is no such model.
     """
-    from worldpack_model.checkpoint import find_model, read_manifest
+    from worldpack_model.checkpoint import find_model, weights_digest
 
     path = find_model(model)
-    digest = read_manifest(path, verify=False)["files"]["model.safetensors"]
-    return f"{path.name}:{str(digest)[:16]}"
+    return f"{path.name}:{weights_digest(path)[:16]}"
 
 
 def provenance() -> dict[str, Any]:

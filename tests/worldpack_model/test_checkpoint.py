@@ -58,9 +58,9 @@ def test_shipped_models_load() -> None:
 
 
 def test_a_flipped_byte_is_found(saved: Path) -> None:
-    data = bytearray((saved / "model.safetensors").read_bytes())
+    data = bytearray((saved / "denoiser.safetensors").read_bytes())
     data[-5] ^= 1
-    (saved / "model.safetensors").write_bytes(data)
+    (saved / "denoiser.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match="does not match its checksum"):
         load_model(str(saved))
 
@@ -70,7 +70,7 @@ def test_a_pickle_is_never_loaded(saved: Path, tmp_path: Path) -> None:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "pwned"),))
 
-    (saved / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+    (saved / "denoiser.safetensors").write_bytes(pickle.dumps(Evil()))
     refresh(saved)
     with pytest.raises(CheckpointError, match="safetensors"):
         load_model(str(saved))
@@ -78,12 +78,12 @@ def test_a_pickle_is_never_loaded(saved: Path, tmp_path: Path) -> None:
 
 
 def test_missing_extra_wrong_and_nan_tensors(saved: Path) -> None:
-    file = saved / "model.safetensors"
+    file = saved / "denoiser.safetensors"
     original = load_file(file)
-    name = "denoiser.out.bias"
+    name = "out.bias"
     for change, message in [
         ({name: None}, "missing"),
-        ({"denoiser.extra": torch.zeros(1)}, "unknown"),
+        ({"extra": torch.zeros(1)}, "unknown"),
         ({name: torch.zeros(3)}, "shape"),
         ({name: torch.full_like(original[name], torch.nan)}, "not finite"),
     ]:
@@ -108,6 +108,7 @@ def test_config_with_unknown_key(saved: Path) -> None:
         ('{"format": 99, "files": {}}', "upgrade"),
         ('{"format": 1, "files": {"../x": "0"}}', "outside its folder"),
         ('{"format": 1, "files": {"other.bin": "0"}}', "missing"),
+        ('{"format": 2, "files": {}}', "no autoencoder.safetensors"),
     ],
 )
 def test_bad_manifests(saved: Path, manifest: str, message: str) -> None:
@@ -123,10 +124,10 @@ def test_no_manifest(saved: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(saved: Path, model: WorldPack) -> None:
-    before = sha256(saved / "model.safetensors")
+    before = sha256(saved / "denoiser.safetensors")
     with pytest.raises(TypeError):
         write_folder(saved, {"config.json": {"bad": object()}}, {})
-    assert sha256(saved / "model.safetensors") == before
+    assert sha256(saved / "denoiser.safetensors") == before
     load_model(str(saved))
 
 
