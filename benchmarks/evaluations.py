@@ -11,7 +11,8 @@ import numpy as np
 from held_out import held_out
 
 from worldpack_model import WorldPack
-from worldpack_model.evaluation import bootstrap, detail, imagine, psnr, turning_point
+from worldpack_model.evaluation import imagine, turning_point
+from worldpack_model.metrics import bootstrap, detail, psnr
 from worldpack_model.provenance import provenance, weights_id
 
 

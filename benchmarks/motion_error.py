@@ -15,7 +15,7 @@ from worldpack_env.recorder import RecordConfig, record
 from worldpack_model import WorldPack
 from worldpack_model.dataset import LatentDataset
 from worldpack_model.episodes import EpisodeIndex
-from worldpack_model.evaluation import bootstrap
+from worldpack_model.metrics import bootstrap
 from worldpack_model.motion import commanded_distance, realised, was_blocked
 from worldpack_model.provenance import provenance, weights_id
 

@@ -18,8 +18,9 @@ import torch
 from worldpack_env.recorder import RecordConfig, record
 from worldpack_model import WorldPack
 from worldpack_model.episodes import EpisodeIndex
-from worldpack_model.evaluation import bootstrap, detail, psnr, strip
+from worldpack_model.evaluation import strip
 from worldpack_model.geometry import ACTION_DIM, DYAW
+from worldpack_model.metrics import bootstrap, detail, psnr
 from worldpack_model.provenance import provenance, weights_id
 
 STEPS, TURNS = 16, 3

@@ -21,8 +21,9 @@ from worldpack_env.recorder import RecordConfig, record
 from worldpack_env.worlds import make_world
 from worldpack_model.config import PackingConfig, RetrievalConfig
 from worldpack_model.episodes import Episode
-from worldpack_model.evaluation import bootstrap, turning_point
+from worldpack_model.evaluation import turning_point
 from worldpack_model.geometry import EYE_HEIGHT, VERTICAL_FOV, camera_rays, world_rays_torch
+from worldpack_model.metrics import bootstrap
 from worldpack_model.provenance import provenance
 from worldpack_model.retrieval import retrieved_columns, select
 

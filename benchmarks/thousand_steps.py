@@ -16,7 +16,8 @@ import torch
 from held_out import held_out
 
 from worldpack_model import WorldPack
-from worldpack_model.evaluation import detail, strip
+from worldpack_model.evaluation import strip
+from worldpack_model.metrics import detail
 from worldpack_model.provenance import provenance, weights_id
 
 

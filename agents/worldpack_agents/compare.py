@@ -141,8 +141,8 @@ def curves(replays: Sequence[Replay], *, seed: int = 0) -> dict[str, list[dict[s
 
     ``still_psnr_db`` and ``still_ssim`` are what the first frame scores if it is kept: imagination that is no better has shown nothing.
     """
-    from worldpack_model.evaluation import psnr, ssim
     from worldpack_model.geometry import wrap_degrees
+    from worldpack_model.metrics import psnr, ssim
 
     if not replays:
         return {}

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import CheckpointError, read_manifest, weights_digest, write_json
 from worldpack_model.config import VARIANTS
 from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
-from worldpack_model.evaluation import Floats, Rollout, imagine, psnr, ssim, turning_point
+from worldpack_model.evaluation import Rollout, imagine, turning_point
+from worldpack_model.metrics import Floats, Metric, features, frechet_distance, lpips_metric, psnr, ssim
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
 
@@ -33,9 +33,6 @@ ORDER = ("recent", "packing", "retrieval", "worldpack", "long")
 """From the least to the most that is expected of a context."""
 RANGES = (5, 15, 30, 50)
 TASKS = ("ABA", "ABCA")
-
-Metric = Callable[[NDArray[np.uint8], NDArray[np.uint8]], Floats]
-"""Maps two equal ``(n, H, W, 3) uint8`` arrays to ``(n,)``."""
 
 
 @dataclass(frozen=True)
@@ -82,38 +79,6 @@ def find_runs(folder: Path) -> dict[str, dict[str, Path]]:
     return {variant: found[variant] for variant in sorted(found, key=lambda v: (ORDER.index(v) if v in ORDER else len(ORDER), v))}
 
 
-def features(model: WorldPack, frames: NDArray[np.uint8]) -> Floats:
-    """What the Fréchet distance compares: latents of the model's autoencoder, mean and spread of every channel in each quarter of the picture.
-
-    Args:
-        model: whose autoencoder is used; the same for all that is compared.
-        frames: ``(n, H, W, 3) uint8``.
-
-    Returns:
-        ``(n, 8 C)``.
-    """
-    latents = torch.cat([model.encode(frames[i : i + 128]) for i in range(0, len(frames), 128)])
-    mean = torch.nn.functional.adaptive_avg_pool2d(latents, 2)
-    spread = (torch.nn.functional.adaptive_avg_pool2d(latents.square(), 2) - mean.square()).clamp_min(0).sqrt()
-    return torch.cat([mean, spread], dim=1).flatten(1).double().cpu().numpy()
-
-
-def frechet_distance(a: Floats, b: Floats) -> float:
-    """Squared Fréchet distance of the normal distributions fitted to features ``a (n, d)`` and ``b (m, d)`` (Dowson and Landau 1982; FID's formula).
-
-    Raises:
-        ValueError: if there are fewer than two rows.
-    """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"A Fréchet distance needs at least two frames on each side, got {len(a)} and {len(b)}.")
-    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # trace of (ca cb)^1/2 by the eigenvalues of ca^1/2 cb ca^1/2, which is symmetric
-    values, vectors = np.linalg.eigh(ca)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    middle = np.linalg.eigvalsh(root @ cb @ root)
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca) + np.trace(cb) - 2 * np.sqrt(np.clip(middle, 0, None)).sum())
-
-
 class _Draws(Protocol):
     def __call__(self, table: Floats) -> Floats:
         """Means ``(draws,)`` of ``table (S, E)`` over the drawn seeds and episodes."""
@@ -140,28 +105,6 @@ def interval(table: Floats) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     low, high = np.nanpercentile(_resampler(*table.shape)(table), [2.5, 97.5])
     return float(np.nanmean(table)), float(low), float(high)
-
-
-def lpips_metric(device: str = "cpu") -> Metric:
-    """LPIPS with AlexNet, by the ``lpips`` package.
-
-    Raises:
-        RuntimeError: if the package or its weights are not there.
-    """
-    try:
-        import lpips
-
-        network = lpips.LPIPS(net="alex", verbose=False).to(device).eval()
-    except Exception as error:  # the package raises whatever its download of weights does
-        raise RuntimeError(f"LPIPS needs `pip install lpips` (with torchvision) and its AlexNet weights: {error}. Leave --lpips out.") from error
-
-    def metric(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
-        x, y = (torch.from_numpy(np.ascontiguousarray(f)).to(device).movedim(-1, 1).float() / 127.5 - 1 for f in (a, b))
-        with torch.no_grad():
-            distance: Floats = network(x, y).reshape(-1).double().cpu().numpy()
-        return distance
-
-    return metric
 
 
 def ablate(

@@ -21,66 +21,9 @@ from numpy.typing import NDArray
 from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
 from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
 from worldpack_model.geometry import wrap_degrees
+from worldpack_model.metrics import Floats, bootstrap, detail, psnr, ssim
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
-
-Floats = NDArray[np.float64]
-
-
-def _checked(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
-    if a.shape != b.shape or a.ndim < 3 or a.shape[-1] != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(f"Frames are {a.shape} {a.dtype} and {b.shape} {b.dtype}, expected two equal (..., H, W, 3) uint8.")
-
-
-def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
-    """Peak signal-to-noise ratio in dB of each pair of frames ``(..., H, W, 3) uint8``; 60 dB at most, for equal frames."""
-    _checked(a, b)
-    mse = np.square(a.astype(np.float32) - b.astype(np.float32)).mean(axis=(-3, -2, -1))
-    decibels: Floats = np.minimum(10 * np.log10(255.0**2 / np.maximum(mse, 1e-12)), 60.0).astype(np.float64)
-    return decibels
-
-
-def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Floats:
-    """Structural similarity of each pair of frames ``(..., H, W, 3) uint8`` (Wang et al. 2004: Gaussian window of 11, sigma 1.5, valid area)."""
-    _checked(a, b)
-    shape = a.shape[:-3]
-    x, y = (torch.from_numpy(np.ascontiguousarray(f)).reshape(-1, *f.shape[-3:]).movedim(-1, 1).double() for f in (a, b))
-    if min(x.shape[-2:]) < 11:
-        raise ValueError(f"Frames are {tuple(x.shape[-2:])} pixels, SSIM needs at least 11 x 11.")
-    window = torch.exp(-(torch.arange(11, dtype=torch.float64) - 5).square() / (2 * 1.5**2))
-    kernel = torch.outer(window, window) / window.sum() ** 2
-
-    def blur(z: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(z, kernel.expand(3, 1, 11, 11), groups=3)
-
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    score = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return score.mean(dim=(1, 2, 3)).numpy().reshape(shape)
-
-
-def detail(frames: NDArray[np.uint8]) -> Floats:
-    """Mean difference of neighbouring pixels of each frame ``(..., H, W, 3) uint8``, across and down, in grey levels: a blur has little."""
-    grey = frames.astype(np.float32)
-    across, down = (np.abs(np.diff(grey, axis=axis)).mean(axis=(-3, -2, -1)) for axis in (-2, -3))
-    levels: Floats = (0.5 * (across + down)).astype(np.float64)
-    return levels
-
-
-def bootstrap(
-    values: Sequence[float] | Floats, *, seed: int = 0, draws: int = 2000, middle: Literal["mean", "median"] = "mean"
-) -> tuple[float, float, float]:
-    """Mean (or median) of per-episode ``values`` and its 95 % interval by the bootstrap over episodes; not-a-number entries are left out."""
-    data = np.asarray(values, np.float64)
-    data = data[np.isfinite(data)]
-    if not len(data):
-        return math.nan, math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    of = np.mean if middle == "mean" else np.median
-    means = of(data[rng.integers(len(data), size=(draws, len(data)))], axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(of(data)), float(low), float(high)
 
 
 def revisited(poses: Floats, begin: int, *, distance: float = 2.0, angle: float = 25.0) -> NDArray[np.bool_]:

@@ -1,42 +1,17 @@
 """The ablation's table: distances and intervals against known answers, what it refuses, and a whole table of small models."""
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from worldpack_model.ablation import AblateConfig, ablate, features, find_runs, frechet_distance, interval, lpips_metric
+from worldpack_model.ablation import AblateConfig, ablate, find_runs, interval
 from worldpack_model.checkpoint import CheckpointError, save_model
 from worldpack_model.config import PRESETS
 from worldpack_model.episodes import EpisodeError
 from worldpack_model.world_model import WorldPack
-
-
-def test_frechet_distance_of_known_normals() -> None:
-    """For independent axes it is the squared distance of the means plus that of the spreads."""
-    rng = np.random.default_rng(0)
-    spread, other, shift = np.array([1.0, 2.0, 0.5]), np.array([2.0, 2.0, 1.5]), np.array([3.0, 0.0, 0.0])
-    a = rng.normal(size=(200_000, 3)) * spread
-    b = rng.normal(size=(200_000, 3)) * other + shift
-    assert frechet_distance(a, b) == pytest.approx(9 + 1 + 0 + 1, rel=0.02)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    turned = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    assert frechet_distance(a @ turned, b @ turned) == pytest.approx(frechet_distance(a, b), rel=1e-6)
-    with pytest.raises(ValueError, match="at least two"):
-        frechet_distance(a[:1], b)
-
-
-def test_features_tell_pictures_apart(model: WorldPack) -> None:
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
-    found = features(model, frames)
-    assert found.shape == (6, 8 * model.config.autoencoder.latent_channels)
-    assert np.allclose(found[2], features(model, frames[2:3])[0], atol=1e-5)
-    assert not np.allclose(found[0], found[1], atol=1e-3)
 
 
 def test_interval_covers_seeds_as_well_as_episodes() -> None:
@@ -92,27 +67,3 @@ def test_it_refuses_missing_episodes(tmp_path: Path, episodes: Path) -> None:
         ablate(config, {"ABA-5": episodes})
     with pytest.raises(EpisodeError, match="holds no ABA-15"):
         ablate(config, {"ABA-5": episodes, "ABA-15": episodes})
-
-
-def test_lpips_is_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames reach the package as it wants them; without it the message says what to install."""
-
-    class Fake(torch.nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
-            super().__init__()
-            assert net == "alex"
-
-        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            assert x.shape == (2, 3, 16, 16)
-            assert x.min() >= -1
-            assert x.max() <= 1
-            return (x - y).abs().mean((1, 2, 3), keepdim=True)
-
-    module = types.ModuleType("lpips")
-    module.LPIPS = Fake  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lpips", module)
-    a = np.zeros((2, 16, 16, 3), np.uint8)
-    assert lpips_metric()(a, a + 255) == pytest.approx([2.0, 2.0])
-    monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(RuntimeError, match="pip install lpips"):
-        lpips_metric()
