@@ -14,7 +14,7 @@ COMMANDS: Final = {
     "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
     "record": "record episodes in an engine, in LoopNav's layout",
     "train-model": "train a world model from recorded episodes, or continue",
-    "eval-model": "imagine held-out loops and compare them with the truth; with --ablate DIR, contexts against ranges",
+    "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
@@ -194,9 +194,24 @@ def _triple(values: Sequence[float], decimals: int = 2) -> str:
     return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=decimals)
 
 
+def _loopnav(words: Sequence[str]) -> None:
+    from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav
+
+    config = _parse(LoopNavConfig, words, "eval-model")
+    with _Bars() as bars:
+        report = evaluate_loopnav(config, bars.tell)
+    names = ("psnr", "ssim", *(["lpips"] if config.lpips else []), "psnr_revisit", "psnr_autoencoder")
+    for model, cells in report["models"].items():
+        rows = [[cell, str(row["episodes"]), *(_triple(row[k]) for k in names), f"{row['frechet']:.1f}"] for cell, row in cells.items()]
+        _table(["LoopNav", "episodes", *(k.replace("_", " ") for k in names), "Fréchet"], rows, f"{model}; mean [95 % interval]")
+
+
 def _eval_model(words: Sequence[str]) -> None:
     if any(word.partition("=")[0] == "--ablate" for word in words):
         _ablate(words)
+        return
+    if any(word.partition("=")[0] == "--suite" for word in words):
+        _loopnav(words)
         return
     import tempfile
     from dataclasses import replace

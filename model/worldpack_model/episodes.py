@@ -262,13 +262,16 @@ def _dump_records(records: list[dict[str, Any]]) -> str:
 # ---------------------------------------------------------------------------------------------------------------------------- reading
 
 
-def read_episode(path: str | os.PathLike[str], verify: bool | IndexEntry = True) -> Episode:
+def read_episode(
+    path: str | os.PathLike[str], verify: bool | IndexEntry = True, *, picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+) -> Episode:
     """Reads one episode.
 
     Args:
         path: its ``.json`` or ``.avi`` file, or the two files' common path without suffix.
         verify: True compares the video with the checksum in its own record (ours have one, LoopNav's do not); an index entry compares
             both files with the entry; False compares nothing but the frame counts.
+        picture: what becomes of each frame ``(H, W, 3)`` as it is decoded, such as a smaller one; LoopNav's episodes do not fit into memory whole.
 
     Raises:
         EpisodeMissingError: if one of the two files is not there.
@@ -282,12 +285,12 @@ def read_episode(path: str | os.PathLike[str], verify: bool | IndexEntry = True)
     if isinstance(verify, IndexEntry):
         _check_sum(record, verify.json_sha256)
         _check_sum(video, verify.video_sha256)
-    records = _load_records(record)
+    records = read_records(record)
     if verify is True:
         expected = records[0]["extra_info"].get("video_sha256")
         if expected is not None:
             _check_sum(video, expected)
-    return _from_records(records, _read_video(video, len(records)), record)
+    return _from_records(records, _read_video(video, len(records), picture), record)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
@@ -307,7 +310,7 @@ def _check_sum(path: Path, expected: str) -> None:
         raise EpisodeDamagedError(f"{path} is not the file that was recorded (checksum differs); restore it or record the episode again.")
 
 
-def _read_video(path: Path, count: int) -> NDArray[np.uint8]:
+def _read_video(path: Path, count: int, picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None) -> NDArray[np.uint8]:
     """Decodes ``(count, H, W, 3) uint8`` RGB frames, one after the other (MJPG seeks are not exact)."""
     import cv2
 
@@ -318,7 +321,8 @@ def _read_video(path: Path, count: int) -> NDArray[np.uint8]:
             ok, frame = capture.read()
             if not ok:
                 break
-            frames.append(cast("NDArray[np.uint8]", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)))
+            rgb = cast("NDArray[np.uint8]", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            frames.append(rgb if picture is None else picture(rgb))
     finally:
         capture.release()
     if len(frames) != count:
@@ -327,7 +331,12 @@ def _read_video(path: Path, count: int) -> NDArray[np.uint8]:
     return np.stack(frames)
 
 
-def _load_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of an episode's ``.json`` file, checked one by one.
+
+    Raises:
+        EpisodeFormatError: if they are not of LoopNav's form; the first wrong one is named.
+    """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
