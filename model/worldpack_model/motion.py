@@ -37,7 +37,11 @@ _WIDTH, _TRUNK_WIDTH, _ALTERNATIVES = 160, 256, 6
 POSE_NOISE = 0.02
 """Blocks; standard deviation of the error put on poses in training."""
 STRAYED_SHARE = 0.15
-"""Share of the training samples whose body has strayed."""
+"""Share of the training samples whose body is too high or too low."""
+ASIDE_SHARE = 0.25
+"""Share of those whose body is beside where it stands."""
+STRAYED_BLOCKS = 0.4
+"""Blocks; standard deviation of how far beside, along each horizontal axis."""
 _SAME = 0.1
 """Blocks; alternatives this near to each other are about the same."""
 _TAIL = 0.05
@@ -79,11 +83,14 @@ def shaken(body: Body, after: torch.Tensor, generator: torch.Generator) -> tuple
 def strayed(
     body: Body, target: torch.Tensor, around: tuple[Context, Footprints], generator: torch.Generator
 ) -> tuple[Body, torch.Tensor, tuple[Context, Footprints]]:
-    """A training sample in which some bodies believe to stand a block or two too high or too low.
+    """A training sample in which some bodies believe to stand a block or two too high or too low, and some beside where they stand.
 
     In play a step up that was missed stays a block missed until something tells. Real frames and the places where the body stood for sure do, so
-    this is learned here: the motion wanted leads to the truth. In half of those samples the error is as old as the imagined past and that is off
-    by as much. (Sideways nothing tells so exactly; trained to correct that too, the model strayed more by false corrections than it found back.)
+    this is learned here: the motion wanted leads to the true height. In half of those samples the error is as old as the imagined past and that
+    is off by as much.
+
+    Sideways nothing tells so exactly; trained to correct that too, the model strayed more by false corrections than it found back. There the
+    motion wanted stays what it is: a body that is a little off learns not to be stopped by walls that it has not reached.
 
     Args:
         body: as :func:`shaken` gives it.
@@ -99,12 +106,14 @@ def strayed(
     offset = torch.zeros((count, 3), dtype=torch.float64)
     up = torch.randint(0, 2, (count, 1), generator=generator) * 2.0 - 1
     offset[:, 1:2] = up * (1 + chance(0.2).double()) * chance(STRAYED_SHARE)
+    aside = STRAYED_BLOCKS * torch.randn((count, 2), generator=generator, dtype=torch.float64) * chance(ASIDE_SHARE)
+    height, offset[:, [0, 2]] = offset.clone(), aside
     context, footprints = around
     past = (offset * chance(0.5))[:, None]
     shift = torch.nn.functional.pad(past * context.imagined[..., None], (0, context.poses.shape[-1] - 3))
     return (
         body._replace(pose=torch.cat([body.pose[:, :3] + offset, body.pose[:, 3:]], dim=-1)),
-        target - offset,
+        target - height,
         (
             context._replace(poses=context.poses + shift),
             footprints._replace(positions=footprints.positions + past * footprints.imagined[..., None]),

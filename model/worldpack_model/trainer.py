@@ -12,33 +12,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from worldpack_model.adversary import WARM_UP, Adversary
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
     CheckpointError,
     load_autoencoder,
-    load_optimizer,
     load_state,
-    optimizer_tensors,
-    read_manifest,
     read_part,
     read_tensors,
     resolve_device,
     save_model,
-    write_folder,
     write_json,
 )
 from worldpack_model.config import PRESETS, ModelConfig, lookup
@@ -46,6 +39,7 @@ from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import Body, MotionModel, shaken, strayed
 from worldpack_model.replay import PredictionReplay
+from worldpack_model.stage import Kept, Progress, RunFolder, Stage, step_generator
 from worldpack_model.world_model import WorldPack, cell_weights
 
 if TYPE_CHECKING:
@@ -57,9 +51,6 @@ ROLLED_SHARE = 0.4
 """Share of the denoiser's targets that are frames of rollouts, where there are any."""
 BLIND_BATCH = 256
 """Steps of bodies in a training step on the body's state alone."""
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Called as ``progress(stage, done, total, numbers)``."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +135,6 @@ _MAY_CHANGE = ("data", "out", "val_data", "latents", "checkpoint_every", "pictur
 """Settings that do not decide the result and may differ when a run is continued."""
 
 
-def step_generator(seed: int, stage: int, step: int) -> torch.Generator:
-    """The generator of one training step: the same numbers whether the run was interrupted or not."""
-    state = np.random.SeedSequence([seed, stage, step]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
-
-
 def train_model(config: TrainModelConfig, progress: Progress = lambda stage, done, total, numbers: None) -> Path:
     """Trains (or continues) a model.
 
@@ -227,19 +212,14 @@ class _Run:
         on_cpu = resolve_device(config.device).type == "cpu"
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
         self.model = model.to(self.accelerator.device)
-        self.curve = config.out / "curve.jsonl"
-
-    def writer(self) -> SummaryWriter:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.config.out / "tensorboard"))
+        self.folder = RunFolder(config.out, config.seed, config.checkpoint_every, config.picture_every, self.accelerator, progress)
 
     # -------------------------------------------------------------------------------------------------------------- stage 1
 
     def fit_autoencoder(self, index: EpisodeIndex) -> None:
         """Trains the autoencoder on frames held in memory."""
         config, model = self.config, self.model.autoencoder
-        stage = _Stage(self, "autoencoder", 1, model, config.autoencoder_steps, config.autoencoder_rate, ema=0.0)
+        stage = Stage(self.folder, "autoencoder", 1, model, config.autoencoder_steps, config.autoencoder_rate, ema=0.0)
         if stage.resume() >= stage.total:
             return
         frames = torch.from_numpy(np.concatenate(list(iterate_frames(_shuffled(index, config.seed), config.autoencoder_frames))))
@@ -297,8 +277,8 @@ class _Run:
         config, device = self.config, self.accelerator.device
         replay = PredictionReplay(dataset.latents)
         adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
-        kept: dict[str, _Kept] = {"replay": replay, "adversary": adversary}
-        stage = _Stage(self, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
+        kept: dict[str, Kept] = {"replay": replay, "adversary": adversary}
+        stage = Stage(self.folder, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
         if stage.resume() == 0 and config.init is not None:
             stage.start_from(_denoiser_of(config.init, self.model.config))
         if stage.step == 0 and config.init_run is not None:
@@ -362,7 +342,7 @@ class _Run:
         def alone(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             return blind(generator), {}
 
-        body = _Stage(self, "body", 3, motion.trunk, config.body_steps, config.body_rate, ema=config.ema)
+        body = Stage(self.folder, "body", 3, motion.trunk, config.body_steps, config.body_rate, ema=config.ema)
         motion.train()
         if body.resume() < body.total:
             body.run(alone, lambda writer, number: None)
@@ -387,7 +367,7 @@ class _Run:
             }
             return seeing + 0.5 * blind(generator), logs
 
-        whole = _Stage(self, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
+        whole = Stage(self.folder, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
         if whole.resume() < whole.total:
             whole.run(step, lambda writer, number: None)
         motion.load_state_dict(whole.average)
@@ -408,153 +388,6 @@ class _Run:
         save_model(self.model, self.config.out / "model", about)
 
 
-class _Kept(Protocol):
-    """What a stage keeps beside the weights it trains; a part of its checkpoints."""
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything needed to go on."""
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts back what :meth:`state` gave."""
-
-
-class _Stage:
-    """A resumable optimisation of one module."""
-
-    def __init__(
-        self,
-        run: _Run,
-        name: str,
-        number: int,
-        module: nn.Module,
-        total: int,
-        rate: float,
-        *,
-        ema: float,
-        kept: Mapping[str, _Kept] | None = None,
-    ) -> None:
-        self.kept = kept or {}
-        self.run_, self.name, self.number, self.total, self.rate, self.decay = run, name, number, total, rate, ema
-        self.module, self.step = module, 0
-        decayed = [p for p in module.parameters() if p.ndim > 1]
-        others = [p for p in module.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.99)
-        )
-        self.optimizer = run.accelerator.prepare_optimizer(optimizer)
-        self.average = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        self.folder = run.config.out / f"{name}-state"
-
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up over 200 steps (or a tenth), cosine decay to 2 %."""
-        warm = min(200, max(1, self.total // 10))
-        if step < warm:
-            return self.rate * (step + 1) / warm
-        done = (step - warm) / max(1, self.total - warm)
-        return self.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
-
-    def run(
-        self,
-        step: Callable[[torch.Generator], tuple[torch.Tensor, dict[str, torch.Tensor]]],
-        picture: Callable[[SummaryWriter, int], None],
-    ) -> None:
-        """Optimises to the end, with checkpoints, logs and pictures on the way."""
-        config, writer = self.run_.config, self.run_.writer()
-        sums: dict[str, float] = {}
-        counted, since = 0, time.monotonic()
-        parameters = list(self.module.parameters())
-        for number in range(self.step, self.total):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate(number)
-            loss, numbers = step(step_generator(config.seed, self.number, number))
-            if not bool(torch.isfinite(loss)):
-                raise FloatingPointError(
-                    f"The {self.name} loss is not finite at step {number}; lower the learning rate and start from the last checkpoint."
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            self.run_.accelerator.backward(loss)
-            self.run_.accelerator.clip_grad_norm_(parameters, 1.0)
-            self.optimizer.step()
-            self.step = number + 1
-            self._track()
-            counted += 1
-            for key, number_ in {"loss": loss.detach(), **numbers}.items():
-                sums[key] = sums.get(key, 0.0) + float(number_)
-            if self.step % 50 == 0 or self.step == self.total:
-                means = {key: value / counted for key, value in sums.items()}
-                rate = counted / (time.monotonic() - since)
-                for key, value in {**means, "steps_per_second": rate, "learning_rate": self.learning_rate(number)}.items():
-                    writer.add_scalar(f"{self.name}/{key}", value, self.step)
-                self._log_curve(means)
-                self.run_.progress(self.name, self.step, self.total, {**means, "steps/s": rate})
-                sums, counted, since = {}, 0, time.monotonic()
-            if self.step % config.checkpoint_every == 0 or self.step == self.total:
-                self.save()
-            if config.picture_every and (self.step % config.picture_every == 0 or self.step == self.total):
-                picture(writer, self.step)
-        writer.close()
-
-    def _log_curve(self, means: dict[str, float]) -> None:
-        line = {"stage": self.name, "step": self.step, **{k: round(v, 6) for k, v in means.items()}}
-        with self.run_.curve.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    @torch.no_grad()
-    def _track(self) -> None:
-        decay = min(self.decay, (1 + self.step) / (10 + self.step)) if self.decay else 0.0
-        for name, value in self.module.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
-
-    def averaged(self) -> _Averaged:
-        """Context in which the module has its moving-average weights."""
-        return _Averaged(self)
-
-    def save(self) -> None:
-        """Writes everything needed to go on."""
-        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        tensors |= optimizer_tensors(self.optimizer)
-        # cloned: safetensors refuses tensors that share memory
-        files: dict[str, Any] = {"state.safetensors": {k: v.clone() for k, v in tensors.items()}}
-        files |= {f"{name}.safetensors": part.state() for name, part in self.kept.items()}
-        write_folder(self.folder, files, {"step": self.step, "total": self.total})
-
-    def resume(self) -> int:
-        """Loads the last checkpoint if there is one; returns the step to go on from."""
-        if not self.folder.exists():
-            return 0
-        manifest = read_manifest(self.folder)
-        tensors = read_tensors(self.folder / "state.safetensors")
-
-        def part(prefix: str) -> dict[str, torch.Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        load_state(self.module, part("model."), str(self.folder))
-        self.average = {k: v.to(self.run_.accelerator.device) for k, v in part("average.").items()}
-        load_optimizer(self.optimizer, tensors)
-        for name, kept in self.kept.items():
-            kept.load(read_tensors(self.folder / f"{name}.safetensors"))
-        self.step = int(manifest["step"])
-        self._cut_curve()
-        log.info("Continuing %s from step %d of %d.", self.name, self.step, self.total)
-        return self.step
-
-    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Begins with these weights instead of fresh ones."""
-        load_state(self.module, dict(weights), "--init")
-        self.average = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-
-    def _cut_curve(self) -> None:
-        """Drops logged lines after the checkpoint, which will be made again."""
-        if self.run_.curve.is_file():
-            lines = [line for line in self.run_.curve.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if (entry := json.loads(line))["stage"] != self.name or entry["step"] <= self.step]
-            self.run_.curve.write_text("".join(f"{line}\n" for line in kept))
-
-
 def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
     """The denoiser's weights of a trained model."""
     source, weights = read_part(name, "denoiser")
@@ -572,22 +405,6 @@ def _check_same_data(run: Path, fingerprint: str) -> None:
         raise CheckpointError(f"{run} is no run folder to go on from ({error!r}).") from error
     if other != fingerprint:
         raise CheckpointError(f"{run} was trained on other episodes (data_id {other}, here {fingerprint}); leave --init-run out.")
-
-
-class _Averaged:
-    """Swaps a stage's moving-average weights in and out."""
-
-    def __init__(self, stage: _Stage) -> None:
-        self.stage = stage
-
-    def __enter__(self) -> None:
-        self.kept = {k: v.detach().clone() for k, v in self.stage.module.state_dict().items()}
-        self.stage.module.load_state_dict(self.stage.average)
-        self.stage.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.stage.module.load_state_dict(self.kept)
-        self.stage.module.train()
 
 
 @torch.no_grad()

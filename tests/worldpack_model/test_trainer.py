@@ -17,7 +17,8 @@ from worldpack_model.checkpoint import PARTS, CheckpointError, load_model, sha25
 from worldpack_model.config import PRESETS
 from worldpack_model.dataset import LatentDataset
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
-from worldpack_model.trainer import TrainModelConfig, step_generator, train_model
+from worldpack_model.stage import Stage, step_generator
+from worldpack_model.trainer import TrainModelConfig, train_model
 from worldpack_model.world_model import WorldPack
 
 
@@ -37,19 +38,19 @@ class Stop(Exception):
 def test_resume_equals_uninterrupted(episodes: Path, tmp_path: Path) -> None:
     whole = train_model(small(episodes, tmp_path / "whole", checkpoint_every=1))
     for stage, at in (("autoencoder", 4), ("dynamics", 2), ("dynamics", 5), ("body", 2), ("motion", 2)):
-        original = trainer._Stage.save
+        original = Stage.save
 
         def save(self: object, stage: str = stage, at: int = at, original=original) -> None:
             original(self)
             if self.name == stage and self.step == at:  # type: ignore[attr-defined]
                 raise Stop
 
-        trainer._Stage.save = save  # type: ignore[method-assign]
+        Stage.save = save  # type: ignore[method-assign]
         try:
             with pytest.raises(Stop):
                 train_model(small(episodes, tmp_path / "parts", checkpoint_every=1))
         finally:
-            trainer._Stage.save = original  # type: ignore[method-assign]
+            Stage.save = original  # type: ignore[method-assign]
     parts = train_model(small(episodes, tmp_path / "parts", checkpoint_every=1))
     for part in PARTS:
         one, two = load_file(whole / f"{part}.safetensors"), load_file(parts / f"{part}.safetensors")
