@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from worldpack_model.geometry import forward_vector, to_local
+from worldpack_model.geometry import VERTICAL_FOV, forward_vector, to_local, wrap_degrees
 
 if TYPE_CHECKING:
     from worldpack_env.starts import Start
@@ -182,8 +182,14 @@ def _map(
             cv2.circle(image, at, max(6, round(2.0 * scale)), colour, 1, cv2.LINE_AA)
         cv2.circle(image, at, 5, colour, -1, cv2.LINE_AA)
         _text(image, names[i], (at[0] + 8, at[1] - 6), colour, scale=0.5)
-    for number in _used(retrieved, history):
-        cv2.circle(image, pixel(history.poses[number][[0, 2]]), 3, _MEMORY, -1, cv2.LINE_AA)
+    for number in _used(retrieved, history):  # a memory is of use for what it looks at: the line says where to
+        at, looks = pixel(history.poses[number][[0, 2]]), forward_vector(history.poses[number][3])[[0, 2]]
+        cv2.line(image, at, (round(at[0] + 12 * looks[0]), round(at[1] + 12 * looks[1])), _MEMORY, 1, cv2.LINE_AA)
+        cv2.circle(image, at, 3, _MEMORY, -1, cv2.LINE_AA)
+    for edge in (-0.5, 0.5):
+        along = forward_vector(pose[3] + edge * VERTICAL_FOV)[[0, 2]]
+        far = np.round(np.array(pixel(pose[[0, 2]])) + 0.3 * side * along).astype(int)
+        cv2.line(image, pixel(pose[[0, 2]]), (int(far[0]), int(far[1])), _FAINT, 1, cv2.LINE_AA)
     ahead = forward_vector(pose[3])[[0, 2]]
     beside = np.array([-ahead[1], ahead[0]])
     here = np.array(pixel(pose[[0, 2]]), np.float64)
@@ -200,7 +206,10 @@ def _used(retrieved: NDArray[np.int64], history: History) -> list[int]:
 
 
 def _memories(canvas: Canvas, top: int, history: History, retrieved: NDArray[np.int64]) -> None:
-    """The retrieved frames, best first, each with its step number; grey where it was known before the first step."""
+    """The retrieved frames, best first, each with its step number (grey where it was known before the first step), and why: from where it looks.
+
+    That is how many blocks from here it was taken, and by how many degrees it is turned from the view now.
+    """
     import cv2
 
     if retrieved.shape[0] == 0:
@@ -208,8 +217,8 @@ def _memories(canvas: Canvas, top: int, history: History, retrieved: NDArray[np.
         return
     used = _used(retrieved, history)
     room = canvas.shape[1] // (THUMB + 4)
-    more = f", {len(used) - room} more on the map" if len(used) > room else ""
-    caption = f"{len(used)} memories retrieved, best first{more} (k = known at the start)" if used else "no memory retrieved yet"
+    more = f" ({len(used) - room} more on the map)" if len(used) > room else ""
+    caption = f"{len(used)} memories{more}: blocks away, degrees turned; k: known at first" if used else "no memory retrieved yet"
     _text(canvas, caption, (8, top + 15), _FAINT)
     for place, number in enumerate(used[:room]):
         x, y = 4 + place * (THUMB + 4), top + 20
@@ -219,3 +228,7 @@ def _memories(canvas: Canvas, top: int, history: History, retrieved: NDArray[np.
         label = f"{number}k" if known else f"{number}"
         cv2.rectangle(canvas, (x, y), (x + 4 + 8 * len(label), y + 13), _GROUND, -1)
         _text(canvas, label, (x + 2, y + 10), _INK if known else _MEMORY, scale=0.36)
+        offset = history.poses[number] - history.poses[-1]
+        why = f"{np.linalg.norm(offset[:3]):.1f}b {wrap_degrees(offset[3]):+.0f}"
+        cv2.rectangle(canvas, (x, y + THUMB - 13), (x + THUMB - 1, y + THUMB - 1), _GROUND, -1)
+        _text(canvas, why, (x + 2, y + THUMB - 3), _FAINT, scale=0.36)

@@ -109,6 +109,21 @@ def test_memories_are_the_frames_of_their_step_numbers() -> None:
     np.testing.assert_array_equal(image[top, middle[3]], image[-1, -1])  # -1 and unknown numbers show nothing
 
 
+def test_memories_say_from_where_they_look() -> None:
+    """The label tells distance and turn from the view now: the same memory seen from elsewhere has another one."""
+    start = make_start(context=3)
+    labels = []
+    for moved, turned in ((0.0, 0.0), (3.0, 0.0), (0.0, 45.0)):
+        history = History.begin(start, start.frames[-1])
+        history.add(start.frames[-1], start.poses[-1] + [0, 0, moved, turned, 0])
+        image = picture(start, history=history, pose=history.poses[-1], retrieved=np.array([1]))
+        bottom = image.shape[0] - STRIP + 20 + THUMB
+        labels.append(image[bottom - 13 : bottom, 4 : 4 + THUMB])
+    assert (labels[0] != labels[1]).any()
+    assert (labels[0] != labels[2]).any()
+    assert (labels[1] != labels[2]).any()
+
+
 def test_environments_render_every_slot_and_keep_history_through_autoreset() -> None:
     rollout = Rollout(Imagination(FakeModel(), 2), make_task("goto"), make_bank("AB"), max_episode_steps=3, keep_history=True)
     env = NavVectorEnv(rollout, make_action_set("nav-4"), render_mode="rgb_array")
