@@ -157,16 +157,103 @@ def render_table(data: dict[str, Any]) -> list[str]:
     return [*lines, "| " + " | ".join(f"{value:.0f}" for value in shown) + " |"]
 
 
+def evaluations_table(data: dict[str, Any]) -> list[str]:
+    """Quality against evaluations."""
+    lines = [
+        "**How many evaluations of the network does a step need?** Poses given, way home of held-out loops; the difference to the default is",
+        "paired by world.",
+        "",
+        "| loop | evaluations | revisited views | against the default | detail |",
+        "|---|---|---|---|---|",
+    ]
+    for task, rows in data["tasks"].items():
+        for i, r in enumerate(rows):
+            name = f"{r['evaluations']}{' (default)' if r['evaluations'] == data['default'] else ''}"
+            change = "" if r["evaluations"] == data["default"] else triple(r["psnr_revisit_over_default"])
+            lines.append(f"| {task if i == 0 else ''} | {name} | {triple(r['psnr_revisit'])} | {change} | {r['detail_kept'][0]:.2f} |")
+    return lines
+
+
+def pose_noise_table(data: dict[str, Any]) -> list[str]:
+    """What wrong poses cost."""
+    lines = [
+        f"**What do wrong poses cost?** {data['task']}, {data['worlds']} held-out worlds: every pose that is told, of past frames and of the next,",
+        "has an error of its own with this standard deviation (x and z, or yaw); *dead reckoning* is the model's own motion. PSNR in dB at revisits.",
+        "",
+        "| error | " + " | ".join(f"`{m['model']}` | cost" for m in data["models"]) + " |",
+        "|---" * (1 + 2 * len(data["models"])) + "|",
+    ]
+    for i, row in enumerate(data["models"][0]["rows"]):
+        cells = [f"{triple(m['rows'][i]['psnr_revisit'])} | {triple(m['rows'][i]['cost']) if i else ''}" for m in data["models"]]
+        lines.append(f"| {row['poses']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def thousand_table(data: dict[str, Any]) -> list[str]:
+    """Statistics of long rollouts."""
+    shown = [0, 1, 4, 9]
+    lines = [
+        f"**Do a thousand steps hold?** Random walking in {data['worlds']} held-out worlds by the model's own motion, after some real frames. Median",
+        "over frames, and in brackets the share of frames within the first and last percentile of real ones (0.98 of real frames are).",
+        "",
+        "| | real | " + " | ".join(f"steps {100 * i + 1} to {100 * i + 100}" for i in shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for name, parts in data["imagined_by_hundred_steps"].items():
+        cells = [f"{parts[i]['median']:.1f} ({parts[i]['within_real_1_to_99']:.2f})" for i in shown]
+        lines.append(f"| {name} | {data['real'][name]['percentiles_1_5_50_95_99'][2]:.1f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def memory_table(data: dict[str, Any]) -> list[str]:
+    """What memory costs."""
+    machine = data["provenance"]["machine"]
+    lines = [
+        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}); ratios are medians over predictions",
+        "taken in turn.",
+        "",
+        "| | milliseconds | ratio |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {r['frames']:,} frames in memory, all kept | {r['milliseconds']:.1f} | {r['ratio']:.3f} |" for r in data["by_history"]]
+    lines += [f"| `{r['model']}`, {r['frames']} frames in the context | {r['milliseconds']:.1f} | {r['ratio']:.3f} |" for r in data["by_context"]]
+    return lines
+
+
+def ablation_table(data: dict[str, Any]) -> list[str]:
+    """Contexts against ranges."""
+    cells, preset = list(data["episodes"]), next(iter(data["trained"].values()))[0]["preset"]
+    lines = [
+        f"**What does each part of the context bring?** Small models (`{preset}`), equal compute,",
+        f"{len(data['seeds'])} seeds each; poses given. PSNR in dB at revisits, {next(iter(data['episodes'].values()))} held-out worlds a column.",
+        "",
+        "| context | " + " | ".join(cells) + " |",
+        "|---" * (1 + len(cells)) + "|",
+    ]
+    for variant, row in data["table"].items():
+        lines.append(f"| `{variant}` | " + " | ".join("{:.1f} [{:.1f}, {:.1f}]".format(*row[cell]["psnr_revisit"]) for cell in cells) + " |")
+    steps = [f"`{d['variant']}` over `{d['over']}` {triple(d['all_cells'])} dB" for d in data["steps_of_the_ladder"]]
+    lines += ["", "Paired, over all columns: " + "; ".join(steps) + "."]
+    return lines
+
+
+WITHOUT_INTERVALS = ("speed.json", "render_speed.json", "memory.json", "thousand_steps.json")
+
 PARTS = (
+    ("ablation.json", "worldpack eval-model --ablate runs/ablation --out benchmarks/results/ablation.json", ablation_table),
     (
         "persistence.json",
         "python benchmarks/persistence.py --pictures docs/images/turns.png > benchmarks/results/persistence.json",
         persistence_table,
     ),
     ("motion_error.json", "python benchmarks/motion_error.py > benchmarks/results/motion_error.json", motion_table),
+    ("pose_noise.json", "python benchmarks/pose_noise.py > benchmarks/results/pose_noise.json", pose_noise_table),
+    ("evaluations.json", "python benchmarks/evaluations.py > benchmarks/results/evaluations.json", evaluations_table),
+    ("thousand_steps.json", "python benchmarks/thousand_steps.py > benchmarks/results/thousand_steps.json", thousand_table),
     ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
     ("demo.json", "worldpack demo", demo_table),
     ("speed.json", "worldpack bench speed --out benchmarks/results/speed.json", speed_table),
+    ("memory.json", "worldpack bench memory --out benchmarks/results/memory.json", memory_table),
     ("render_speed.json", "python benchmarks/render_speed.py > benchmarks/results/render_speed.json", render_table),
 )
 
@@ -180,7 +267,7 @@ def main() -> int:
                 "",
                 *table(json.loads((RESULTS / name).read_text())),
                 "",
-                f"`{command}` → [`{name}`](benchmarks/results/{name}){'' if 'speed' in name else ', 95 % intervals'}.",
+                f"`{command}` → [`{name}`](benchmarks/results/{name}){'' if name in WITHOUT_INTERVALS else ', 95 % intervals'}.",
             ]
     text = (ROOT / "README.md").read_text()
     before, rest = text.split(BEGIN)
