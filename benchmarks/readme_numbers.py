@@ -209,8 +209,8 @@ def memory_table(data: dict[str, Any]) -> list[str]:
     """What memory costs."""
     machine = data["provenance"]["machine"]
     lines = [
-        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}); ratios are medians over predictions",
-        "taken in turn.",
+        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}); ratios are medians over turns,",
+        "one prediction of each in every turn.",
         "",
         "| | milliseconds | ratio |",
         "|---|---|---|",
