@@ -53,7 +53,7 @@ class Discriminator(nn.Module):
     def forward(self, latents: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Judgements ``(n, 1, h, w)`` of ``latents (n, C, h, w)`` given ``first (n, C, h, w)``; higher is likelier true."""
         out: torch.Tensor = self.net(torch.cat([latents, first], dim=1))
-        return out
+        return out.float()
 
 
 class Adversary:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
-FORMAT = 2
+FORMAT = 3
 SHIPPED = Path(__file__).parent / "weights"
 PARTS = ("autoencoder", "denoiser", "motion")
 """Parts of a model, each in a file of its name."""
@@ -227,10 +227,30 @@ def read_config(path: Path) -> ModelConfig:
 def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` or ``motion``."""
     path = find_model(name)
-    if f"{part}.safetensors" not in read_manifest(path)["files"]:
+    manifest, config = read_manifest(path), read_config(path)
+    if f"{part}.safetensors" not in manifest["files"]:
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
-    tensors = read_tensors(path / f"{part}.safetensors")
-    return read_config(path), {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / f"{part}.safetensors").items()}
+    if part == "denoiser" and int(manifest["format"]) < 3:
+        tensors = _pairs_in_halves(tensors, config.transformer.head_dim)
+    return config, tensors
+
+
+def _pairs_in_halves(tensors: dict[str, torch.Tensor], head_dim: int) -> dict[str, torch.Tensor]:
+    """Weights of format 2, in which a rotary pair was two neighbours, in the order of format 3: all first halves of the pairs, then all second."""
+    order = torch.arange(head_dim).reshape(-1, 2).T.flatten()
+
+    def reorder(x: torch.Tensor, dim: int) -> torch.Tensor:
+        return x.unflatten(dim, (-1, head_dim)).index_select(dim + 1, order).flatten(dim, dim + 1)
+
+    made = dict(tensors)
+    for name, value in tensors.items():
+        layer, kind = name.rsplit(".", 1) if "." in name else ("", "")
+        if layer in ("keys", "values") or layer.endswith((".qkv", ".query")):
+            made[name] = reorder(value, 0)
+        elif layer.endswith(("_out",)) and kind == "weight":
+            made[name] = reorder(value, 1)
+    return made
 
 
 def load_autoencoder(name: str) -> Autoencoder:

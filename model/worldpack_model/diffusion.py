@@ -14,10 +14,13 @@ from worldpack_model.config import DiffusionConfig
 
 
 def sample_levels(count: int, config: DiffusionConfig, generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Noise levels ``(count,)`` of training targets: ``pure_noise_share`` of them 1, the others uniform in [0, 1]."""
+    """Noise levels ``(count,)`` of training targets: the first ``pure_noise_share`` of them (rounded) 1, the others uniform in [0, 1].
+
+    Always as many, so that compiled code sees one shape.
+    """
     level = torch.rand(count, generator=generator, device=device)
-    pure = torch.rand(count, generator=generator, device=device) < config.pure_noise_share
-    return torch.where(pure, torch.ones_like(level), level)
+    level[: round(config.pure_noise_share * count)] = 1.0
+    return level
 
 
 def add_noise(clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
