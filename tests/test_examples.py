@@ -54,6 +54,14 @@ def test_record_and_inspect(tmp_path: Path) -> None:
     assert (tmp_path / "episodes" / "strip.png").stat().st_size > 1000
 
 
+def test_plan_with_forks(tmp_path: Path, model: Path) -> None:
+    small = ("--slots", 4, "--horizon", 3, "--rounds", 1, "--played", 2, "--max-episode-steps", 5)
+    said = run("04_plan_with_forks.py", "--model", model, *small, cwd=tmp_path).splitlines()
+    assert said[0].startswith("the goal is ")
+    assert [line.split(":")[0].split()[-1] for line in said[1:-1]] == sorted({line.split(":")[0].split()[-1] for line in said[1:-1]}, key=int)
+    assert re.fullmatch(r"the same actions in the engine end \d+\.\d blocks from the goal(, reached)?", said[-1])
+
+
 def test_python_of_the_readme(tmp_path: Path, model: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for shown, small in (("num_envs=16", f"num_envs=2, num_starts=2, model={str(model)!r}"), ("n_steps=64", "n_steps=8"), ("50_000", "16")):

@@ -2,14 +2,18 @@
 
 Importing this package registers the ids below and loads nothing heavy; the public names are loaded when first used.
 
-=============================  =========================================================
+============================== =========================================================
 id                             episode
-=============================  =========================================================
+============================== =========================================================
 ``WorldPack/LoopNav-v0``       A -> B -> A (or A -> B -> C -> A), imagined
 ``WorldPack/LoopNavReal-v0``   the same, in the engine
 ``WorldPack/GoTo-v0``          A -> B, imagined
 ``WorldPack/GoToReal-v0``      the same, in the engine
-=============================  =========================================================
+``WorldPack/GoToImage-v0``     A -> B, where a picture tells what B looks like, imagined
+``WorldPack/GoToImageReal-v0`` the same, in the engine
+``WorldPack/Explore-v0``       see as much new ground as the time allows, imagined
+``WorldPack/ExploreReal-v0``   the same, in the engine
+============================== =========================================================
 
 Keyword arguments: ``worldpack_env.assembly.NavOptions``.
 """
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from worldpack_env.simulator import Views as Views
     from worldpack_env.starts import Start as Start
     from worldpack_env.starts import StartBank as StartBank
+    from worldpack_env.tasks import Explore as Explore
     from worldpack_env.tasks import GoTo as GoTo
     from worldpack_env.tasks import LoopNav as LoopNav
     from worldpack_env.vector_env import NavVectorEnv as NavVectorEnv
@@ -41,7 +46,13 @@ if TYPE_CHECKING:
     from worldpack_env.worlds import make_world as make_world
 
 __version__ = "0.1.0"
-IDS = ("WorldPack/LoopNav-v0", "WorldPack/LoopNavReal-v0", "WorldPack/GoTo-v0", "WorldPack/GoToReal-v0")
+_KINDS: dict[str, dict[str, Any]] = {
+    "LoopNav": {"task": "loop"},
+    "GoTo": {"task": "goto"},
+    "GoToImage": {"task": "goto", "goal_obs": "image"},
+    "Explore": {"task": "explore"},
+}
+IDS = tuple(f"WorldPack/{kind}{real}-v0" for kind in _KINDS for real in ("", "Real"))
 """Every registered id."""
 _PUBLIC = {
     "ActionSet": "actions",
@@ -55,6 +66,7 @@ _PUBLIC = {
     "Views": "simulator",
     "Start": "starts",
     "StartBank": "starts",
+    "Explore": "tasks",
     "GoTo": "tasks",
     "LoopNav": "tasks",
     "NavVectorEnv": "vector_env",
@@ -80,5 +92,5 @@ for _id in IDS:
         id=_id,
         entry_point="worldpack_env.env:make_nav_env",
         vector_entry_point="worldpack_env.vector_env:make_nav_vector_env",
-        kwargs={"task": "goto" if "GoTo" in _id else "loop", "real": "Real" in _id},
+        kwargs={**_KINDS[_id.split("/")[1].split("-")[0].removesuffix("Real")], "real": "Real" in _id},
     )

@@ -25,8 +25,8 @@ class NavOptions(TypedDict, total=False):
     The real ids take the same ones, so that changing the id is all it needs; ``model``, ``device`` and ``evaluations`` mean nothing there.
     """
 
-    task: Literal["loop", "goto"]
-    """``loop`` (A -> B -> A or A -> B -> C -> A) or ``goto`` (A -> B). Set by the id."""
+    task: Literal["loop", "goto", "explore"]
+    """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B) or ``explore`` (no goal). Set by the id."""
     real: bool
     """False: imagined by the world model. True: the engine itself. Set by the id."""
     world: str
@@ -39,8 +39,8 @@ class NavOptions(TypedDict, total=False):
     """LoopNav's range in blocks: how far the goals are. Default 15."""
     start: StartMode
     """``spawn`` walks every leg; ``turn`` begins at the turn, with the way out as memory. Default ``spawn``."""
-    goal_obs: Literal["compass", "vector", "image", "none"]
-    """What the agent is told about its goal. Default ``compass``."""
+    goal_obs: Literal["compass", "vector", "image", "none"] | None
+    """What the agent is told about its goal; None takes the id's own: ``image`` for GoToImage, ``none`` for Explore, else ``compass``."""
     action_set: Literal["nav-4", "nav-8", "box", "minerl"]
     """What the agent may do. Default ``nav-4``."""
     max_episode_steps: int | None
@@ -75,8 +75,9 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         lookup(dict.fromkeys(NavOptions.__annotations__), name, "option")
     task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"))
     action_set = make_action_set(options.get("action_set", "nav-4"))
-    goal_obs = options.get("goal_obs", "compass")
-    lookup(dict(GOAL_OBS), goal_obs, "goal observation")
+    goal_obs = options.get("goal_obs")
+    if goal_obs is not None:
+        lookup(dict(GOAL_OBS), goal_obs, "goal observation")
     bank = options.get("starts")
     world = bank.world if bank is not None else options.get("world", "voxel")
     simulator: Simulator

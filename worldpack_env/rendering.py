@@ -70,6 +70,7 @@ def compose(
     title: str,
     step: int,
     limit: int,
+    squares: int | None = None,
 ) -> Canvas:
     """One picture: header, view with goal arrow, map from above (north up), and the strip of retrieved memories.
 
@@ -84,6 +85,7 @@ def compose(
         title: name of the task.
         step: env steps so far.
         limit: env steps until truncation.
+        squares: of a task without goals: new squares of ground so far. Then ``subgoal`` and ``distance`` mean nothing.
 
     Returns:
         ``(h, w, 3) uint8`` RGB, of a size that depends on the frame size alone, with even sides (video encoders need them).
@@ -92,27 +94,31 @@ def compose(
 
     side = max(MIN_PANEL, frame.shape[0]) // 2 * 2
     width = max(side, round(frame.shape[1] * side / frame.shape[0])) // 2 * 2
-    names = _names(len(start.waypoints))
-    current = min(subgoal, len(names) - 2) + 1
-    done = subgoal >= len(names) - 1
+    waypoints = start.waypoints if squares is None else start.waypoints[:1]
+    names = _names(len(waypoints))
+    current = min(subgoal, len(names) - 2) + 1 if squares is None else None
+    done = squares is None and subgoal >= len(names) - 1
     canvas = np.full((HEADER + side + STRIP, width + side, 3), _GROUND, np.uint8)
     grow = frame.shape[0] < side
     view = cv2.resize(frame, (width, side), interpolation=cv2.INTER_NEAREST if grow else cv2.INTER_AREA)
     canvas[HEADER : HEADER + side, :width] = view
-    local = to_local(start.waypoints[current] - pose[:3], pose[3])
-    if not done:
+    if current is not None and not done:
+        local = to_local(waypoints[current] - pose[:3], pose[3])
         _goal_arrow(canvas, (width // 2, HEADER + side - 34), float(np.arctan2(local[0], local[2])))
-    goal = "all goals reached" if done else f"to {names[current]}: {distance:.1f} blocks"
+    if current is None:
+        goal = f"{squares} new squares"
+    else:
+        goal = "all goals reached" if done else f"to {names[current]}: {distance:.1f} blocks"
     _text(canvas, f"{title}  {goal}", (8, 19), _DONE if done else _INK)
     _text(canvas, f"step {step}/{limit}", (width + side - 8, 19), _FAINT, right=True)
-    canvas[HEADER : HEADER + side, width:] = _map(side, pose, history, start, current=current, done=done, retrieved=retrieved)
+    canvas[HEADER : HEADER + side, width:] = _map(side, pose, history, waypoints, current=current, done=done, retrieved=retrieved)
     _memories(canvas, HEADER + side, history, retrieved)
     return canvas
 
 
 def _names(count: int) -> list[str]:
     """Letters of the waypoints in order of visit: a loop ends where it began."""
-    return ["A", *"BCDEFGH"[: count - 2], "A" if count > 2 else "B"]
+    return ["A", *"BCDEFGH"[: max(count - 2, 0)], "A" if count > 2 else "B"][:count]
 
 
 def _text(canvas: Canvas, text: str, at: tuple[int, int], colour: Colour, *, right: bool = False, scale: float = 0.42) -> None:
@@ -143,9 +149,9 @@ def _map(
     side: int,
     pose: NDArray[np.float64],
     history: History,
-    start: Start,
+    stations: NDArray[np.float64],
     *,
-    current: int,
+    current: int | None,
     done: bool,
     retrieved: NDArray[np.int64],
 ) -> Canvas:
@@ -154,7 +160,7 @@ def _map(
 
     image = np.full((side, side, 3), _PANEL, np.uint8)
     walked = np.stack(history.poses)[:, [0, 2]]
-    waypoints = start.waypoints[:, [0, 2]]
+    waypoints = stations[:, [0, 2]]
     points = np.concatenate([walked, waypoints])
     low, high = points.min(axis=0) - _MAP_MARGIN, points.max(axis=0) + _MAP_MARGIN
     scale = side / float((high - low).max())
@@ -171,12 +177,12 @@ def _map(
     line(walked[history.context - 1 :], _WALKED)
     names = _names(len(waypoints))
     seen: set[str] = set()
-    for i in (current, *range(len(names))):  # the current goal first: A is both where a loop begins and where it ends
+    for i in (*([] if current is None else [current]), *range(len(names))):  # the current goal first: A is both where a loop begins and where it ends
         if names[i] in seen:
             continue
         seen.add(names[i])
         aim = i == current and not done
-        colour = _GOAL if aim else _DONE if i < current or done else _FAINT
+        colour = _GOAL if aim else _DONE if done or (current is not None and i < current) else _FAINT
         at = pixel(waypoints[i])
         if aim:
             cv2.circle(image, at, max(6, round(2.0 * scale)), colour, 1, cv2.LINE_AA)

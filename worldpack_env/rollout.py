@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldpack_env.goals import GoalView
+from worldpack_env.goals import GOAL_OBS, GoalView
 from worldpack_env.rendering import History
 from worldpack_env.simulator import Simulator, Views
 from worldpack_env.starts import Start, StartBank
@@ -109,7 +109,7 @@ class Rollout:
         task: Task,
         bank: StartBank,
         *,
-        goal_obs: str = "compass",
+        goal_obs: str | None = None,
         max_episode_steps: int | None = None,
         keep_history: bool = False,
         owns_bank: bool = False,
@@ -120,7 +120,7 @@ class Rollout:
             simulator: shows the worlds; closed with the rollout.
             task: goals and rewards.
             bank: where episodes begin.
-            goal_obs: ``compass``, ``vector``, ``image`` or ``none``.
+            goal_obs: ``compass``, ``vector``, ``image`` or ``none``, if the task has it; None takes the task's default.
             max_episode_steps: env steps after which an episode is truncated; None takes ``tasks.default_step_limit`` of the bank's range.
             keep_history: keep the shown frames of the running episodes, for pictures.
             owns_bank: close the bank with the rollout.
@@ -134,7 +134,9 @@ class Rollout:
             raise ValueError(f"max_episode_steps is {max_episode_steps}, expected at least 1.")
         self.simulator, self.task, self.max_episode_steps = simulator, task, int(max_episode_steps)
         self.num_slots = simulator.num_slots
-        self.goal = GoalView(goal_obs, simulator.frame_size)
+        if goal_obs is not None and goal_obs in GOAL_OBS and goal_obs not in task.goal_obs:
+            raise ValueError(f"The task {task.name} has no goal observation {goal_obs!r}, expected {' or '.join(map(repr, task.goal_obs))}.")
+        self.goal = GoalView(goal_obs or task.goal_obs[0], simulator.frame_size)
         self.bank = self._checked(bank)
         self._owned = bank if owns_bank else None
         self.keeps_history = keep_history
@@ -221,7 +223,7 @@ class Rollout:
         if self._state is None:
             n = self.num_slots
             self._now["retrieved"] = np.full((n, retrieved), -1, np.int64)
-            self._state = TaskState(np.zeros((n, *like.goals.shape[1:])), np.zeros(n, np.int64), np.zeros(n))
+            self._state = TaskState.empty(n, like)
 
     def advance(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Outcome:
         """Steps ``slots`` with action vectors ``(n, 9)``.
@@ -316,6 +318,7 @@ class Rollout:
             title=self.task.name,
             step=int(now["elapsed"][slot]),
             limit=self.max_episode_steps,
+            squares=int(state.subgoal[0]) if state.visited.size else None,
         )
 
     # ------------------------------------------------------------------------------------------------------------------ branching

@@ -8,13 +8,15 @@ Reward of one step, in reward units::
     0.1 * (blocks that the distance to the current goal shrank) + 1.0 (if that goal was reached) - 0.01
 
 A goal is reached within ``radius`` blocks of it over ground (height is ignored). The episode terminates when the last one is.
+
+:class:`Explore` has no goals and pays for ground that the agent had not stood on before; see there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -32,6 +34,12 @@ ARRIVAL_REWARD: Final = 1.0
 """For each goal reached."""
 STEP_REWARD: Final = -0.01
 """For each step."""
+NEW_CELL_REWARD: Final = 0.1
+"""Of :class:`Explore`, for each cell of ground stood on for the first time."""
+CELL: Final = 2.0
+"""Side of such a cell in blocks."""
+CELLS: Final = 128
+"""Cells along each side of the square around the start in which :class:`Explore` counts."""
 LOOP_RANGES: Final = {"AB": 1, "ABA": 2, "ABCA": 4}
 """Length of each loop in navigation ranges, at most: B and C both lie within one range of A, so they can be two apart."""
 
@@ -46,16 +54,24 @@ class TaskState:
     """``(n,)`` index of the current goal; g when all are reached."""
     distance: NDArray[np.float64]
     """``(n,)`` blocks over ground to the current (or else the last) goal."""
+    visited: NDArray[np.bool_]
+    """``(n, c, c)`` cells of ground stood on, for tasks that count them; c is 0 for the others."""
+
+    @classmethod
+    def empty(cls, count: int, like: TaskState) -> TaskState:
+        """A state of ``count`` rows in the form of ``like``, all zero."""
+        return cls(*(np.zeros((count, *getattr(like, f.name).shape[1:]), getattr(like, f.name).dtype) for f in fields(cls)))
 
     def take(self, rows: Sequence[int]) -> TaskState:
         """A copy of some rows."""
         index = list(rows)
-        return TaskState(self.goals[index], self.subgoal[index], self.distance[index])
+        return TaskState(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def put(self, rows: Sequence[int], other: TaskState) -> None:
         """Overwrites some rows."""
         index = list(rows)
-        self.goals[index], self.subgoal[index], self.distance[index] = other.goals, other.subgoal, other.distance
+        for f in fields(self):
+            getattr(self, f.name)[index] = getattr(other, f.name)
 
     def target(self) -> NDArray[np.float64]:
         """``(n, 3)`` position of the current goal, the last one when all are reached."""
@@ -82,6 +98,8 @@ class Task(Protocol):
     """For people and file names."""
     loop: str
     """The waypoints in order of visit, A first: ``AB``, ``ABA`` or ``ABCA``."""
+    goal_obs: tuple[str, ...]
+    """What the agent can be told about its goal, the default first; of ``goals.GOAL_OBS``."""
 
     def begin(self, starts: Sequence[Start]) -> TaskState:
         """State of new episodes, one for each start."""
@@ -98,6 +116,8 @@ class LoopNav:
 
     From a ``turn`` start the outbound goals were visited in the context frames, so only the way home is left to walk.
     """
+
+    goal_obs: tuple[str, ...] = ("compass", "vector", "image", "none")
 
     def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS) -> None:
         """Makes the task.
@@ -128,7 +148,8 @@ class LoopNav:
                 )
         goals = np.stack([start.waypoints[1:] for start in starts])
         last = goals.shape[1] - 1
-        state = TaskState(goals, np.array([last if s.mode == "turn" else 0 for s in starts], np.int64), np.zeros(len(starts)))
+        subgoal = np.array([last if s.mode == "turn" else 0 for s in starts], np.int64)
+        state = TaskState(goals, subgoal, np.zeros(len(starts)), np.zeros((len(starts), 0, 0), np.bool_))
         state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
         return state
 
@@ -138,7 +159,7 @@ class LoopNav:
         distance = _over_ground(state.target(), poses)
         reached = (distance <= self.radius) & (state.subgoal < count)
         reward = PROGRESS_REWARD * (state.distance - distance) + ARRIVAL_REWARD * reached + STEP_REWARD
-        after = TaskState(state.goals, state.subgoal + reached, distance)
+        after = TaskState(state.goals, state.subgoal + reached, distance, state.visited)
         success = after.subgoal >= count
         if reached.any():  # progress is measured to the next goal from here on
             after.distance = _over_ground(after.target(), poses)
@@ -170,6 +191,53 @@ class GoTo(LoopNav):
         if any(start.mode == "turn" for start in starts):
             raise ValueError("GoTo has no way home, so its starts cannot be of mode 'turn'; use start='spawn'.")
         return super().begin(starts)
+
+
+class Explore:
+    """See new ground until the time is over.
+
+    The ground is cut into squares of ``CELL`` blocks, ``CELLS`` by ``CELLS`` of them around the start. Reward of one step, in reward units::
+
+        0.1 * (1 if the agent stands in a square it had not stood in, else 0) - 0.01
+
+    The square of the start counts as known, and beyond the outermost squares nothing is new. There is no success: compare returns, or
+    ``info["subgoal"]``, the number of new squares. ``info["distance"]`` is the distance to the start, the task's only "goal".
+    """
+
+    name = "explore"
+    loop = "AB"
+    goal_obs = ("none",)
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start."""
+        poses = np.stack([start.poses[-1] for start in starts])
+        n = len(starts)
+        state = TaskState(poses[:, None, :3].copy(), np.zeros(n, np.int64), np.zeros(n), np.zeros((n, CELLS, CELLS), np.bool_))
+        row, column = _cell(state, poses)[0].T
+        state.visited[np.arange(n), row, column] = True
+        return state
+
+    def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
+        """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
+        cell, inside = _cell(state, poses)
+        at = (np.arange(len(poses)), *cell.T)
+        new = inside & ~state.visited[at]
+        visited = state.visited.copy()
+        visited[at] |= inside
+        after = TaskState(state.goals, state.subgoal + new, _over_ground(state.target(), poses), visited)
+        never = np.zeros(len(poses), np.bool_)
+        return after, TaskStep(NEW_CELL_REWARD * new + STEP_REWARD, never, never.copy())
+
+    def shortest(self, start: Start) -> float:
+        """0: there is no way to be the shortest."""
+        return 0.0
+
+
+def _cell(state: TaskState, poses: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Numbers ``(n, 2)`` of the squares of ground under poses ``(n, 5)``, clipped to those there are, and whether they are among them ``(n,)``."""
+    cell = np.floor((poses[:, [0, 2]] - state.goals[:, 0][:, [0, 2]]) / CELL + CELLS / 2).astype(np.int64)
+    clipped = np.clip(cell, 0, CELLS - 1)
+    return clipped, (cell == clipped).all(axis=1)
 
 
 def _over_ground(targets: NDArray[np.float64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -215,12 +283,12 @@ def make_task(name: str, *, loop: str = "ABA") -> Task:
     """Makes a task by name.
 
     Args:
-        name: ``loop`` or ``goto``.
+        name: ``loop``, ``goto`` or ``explore``.
         loop: ``ABA`` or ``ABCA``; for ``loop`` only.
 
     Raises:
         ValueError: if there is no such task or loop.
     """
-    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop), "goto": GoTo}
+    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop), "goto": GoTo, "explore": Explore}
     task: Task = lookup(makers, name, "task")()
     return task

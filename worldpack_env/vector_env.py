@@ -198,6 +198,19 @@ class NavVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
         self._begun = True
         return self.rollout.observe(self._all)
 
+    def fork(self, source: int, slots: Sequence[int] | None = None) -> Observation:
+        """Copies the running episode of slot ``source`` into ``slots`` (None: all others): the same past, futures of their own.
+
+        Its source of chance is copied too, so the same actions give the same future; what differs from here on are the actions.
+
+        Returns:
+            Observations of all slots.
+        """
+        snapshot = self.snapshot([source])
+        for slot in self._slots([slot for slot in self._all if slot != source] if slots is None else slots):
+            self.restore(snapshot, [slot])
+        return self.rollout.observe(self._all)
+
     def set_bank(self, bank: StartBank) -> None:
         """Takes the starts of new episodes from ``bank`` from the next (auto)reset on (for curricula); the step limit stays."""
         self.rollout.set_bank(bank)

@@ -11,20 +11,16 @@ if TYPE_CHECKING:
 Where = Literal["imagined", "real"]
 Autoreset = Literal["same-step", "next-step", "disabled"]
 
-TASKS: Final = {
-    ("GoTo", "imagined"): "WorldPack/GoTo-v0",
-    ("GoTo", "real"): "WorldPack/GoToReal-v0",
-    ("LoopNav", "imagined"): "WorldPack/LoopNav-v0",
-    ("LoopNav", "real"): "WorldPack/LoopNavReal-v0",
-}
+TASKS: Final = {"GoTo": "goto", "GoToImage": "goto", "LoopNav": "loop", "Explore": "explore"}
+"""Name of an environment's id -> the task that it sets."""
 
 
 @dataclass(frozen=True)
 class EnvConfig:
     """A navigation task."""
 
-    task: Literal["GoTo", "LoopNav"] = "GoTo"
-    """GoTo: reach one goal. LoopNav: visit goals in order and come back."""
+    task: Literal["GoTo", "GoToImage", "LoopNav", "Explore"] = "GoTo"
+    """GoTo: reach one goal. GoToImage: the same, told by a picture. LoopNav: visit goals in order and come back. Explore: see new ground."""
     world: str = "voxel"
     """Engine that starts, goals and the truth come from."""
     model: str = "voxel-64"
@@ -35,8 +31,8 @@ class EnvConfig:
     """Greatest distance to a goal, in blocks (at least 3)."""
     start: Literal["spawn", "turn"] = "spawn"
     """spawn: walk every leg. turn: the way out is given as memory, walk home."""
-    goal_obs: Literal["compass", "vector", "image", "none"] = "compass"
-    """How the goal is shown to the agent."""
+    goal_obs: Literal["auto", "compass", "vector", "image", "none"] = "auto"
+    """How the goal is shown to the agent; auto is the task's own: image for GoToImage, none for Explore, compass for the others."""
     action_set: Literal["nav-4", "nav-8", "box"] = "nav-4"
     """Actions of the agent."""
     max_episode_steps: int | None = None
@@ -56,8 +52,10 @@ class EnvConfig:
         Raises:
             ValueError: if one is out of bounds; the message names it.
         """
-        if (self.task, "real") not in TASKS:
-            raise ValueError(f"There is no task {self.task!r}; known: GoTo, LoopNav.")
+        if self.task not in TASKS:
+            raise ValueError(f"There is no task {self.task!r}; known: {', '.join(TASKS)}.")
+        if self.goal_obs == "auto":
+            object.__setattr__(self, "goal_obs", {"GoToImage": "image", "Explore": "none"}.get(self.task, "compass"))
         if self.nav_range < 3:
             raise ValueError(f"nav_range must be at least 3 blocks, not {self.nav_range}.")
         if self.num_starts < 1:
@@ -113,7 +111,7 @@ def make_envs(
     elif model is not None:
         kwargs["model"] = model
     return gym.make_vec(
-        TASKS[config.task, where],
+        f"WorldPack/{config.task}{'Real' if where == 'real' else ''}-v0",
         num_envs=num_envs,
         vectorization_mode="vector_entry_point",
         starts=starts,

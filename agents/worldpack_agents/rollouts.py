@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldpack_agents.checkpoints import LoadedAgent
-from worldpack_agents.env_config import EnvConfig, Where
+from worldpack_agents.env_config import TASKS, EnvConfig, Where
 from worldpack_agents.vec_env import channels_first, channels_first_space
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
@@ -172,7 +172,7 @@ def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any
         options["starts"] = starts
     if model is not None:
         options["model"] = model
-    options["task"] = "goto" if config.task == "GoTo" else "loop"
+    options["task"] = TASKS[config.task]
     return assemble(num_slots, real=where == "real", **options)
 
 

@@ -241,7 +241,8 @@ def _pairs_in_halves(tensors: dict[str, torch.Tensor], head_dim: int) -> dict[st
     order = torch.arange(head_dim).reshape(-1, 2).T.flatten()
 
     def reorder(x: torch.Tensor, dim: int) -> torch.Tensor:
-        return x.unflatten(dim, (-1, head_dim)).index_select(dim + 1, order).flatten(dim, dim + 1)
+        heads = x.reshape(*x.shape[:dim], -1, head_dim, *x.shape[dim + 1 :])
+        return heads.index_select(dim + 1, order).reshape(x.shape)
 
     made = dict(tensors)
     for name, value in tensors.items():

@@ -73,6 +73,7 @@ class TrajectoryPacking(nn.Module):
             raise ValueError(f"The context has {frames} frames, the packing expects {self.config.frames}.")
         tokens, start = [], 0
         for level, projection in zip(self.config.levels, self.projections, strict=True):
+            assert isinstance(projection, nn.Linear)
             count, k = level.recent + level.retrieved, level.kernel
             if count == 0:
                 continue

@@ -36,7 +36,7 @@ def every_warning_is_an_error() -> Any:
 
 def options(name: str, **more: Any) -> dict[str, Any]:
     """Keyword arguments that make ``name`` over the fakes."""
-    return {"model": FakeModel(), "starts": make_bank("AB" if "GoTo" in name else "ABA"), **more}
+    return {"model": FakeModel(), "starts": make_bank("ABA" if "LoopNav" in name else "AB"), **more}
 
 
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])

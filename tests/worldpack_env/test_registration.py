@@ -46,7 +46,7 @@ def test_every_public_name_can_be_loaded() -> None:
 
 @pytest.mark.parametrize("name", worldpack_env.IDS)
 def test_make_and_make_vec_give_our_own_environments(name: str) -> None:
-    loop = "AB" if "GoTo" in name else "ABA"
+    loop = "ABA" if "LoopNav" in name else "AB"
     env = gym.make(name, model=FakeModel(), starts=make_bank(loop))
     assert isinstance(env.unwrapped, NavEnv)
     assert isinstance(env.unwrapped.rollout.simulator, Reality) is ("Real" in name)
@@ -89,6 +89,15 @@ def test_goal_observations(observation: str, key: str | None) -> None:
     assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
+@pytest.mark.parametrize(("kind", "key"), [("GoTo", "compass"), ("GoToImage", "goal_image"), ("Explore", None), ("LoopNav", "compass")])
+def test_every_id_has_its_own_goal_observation(kind: str, key: str | None) -> None:
+    env = gym.make(f"WorldPack/{kind}-v0", model=FakeModel(), starts=make_bank("ABA" if kind == "LoopNav" else "AB"), render_mode="rgb_array")
+    assert set(env.observation_space.spaces) == {"image"} | ({key} if key else set())
+    env.reset(seed=0)
+    env.step(1)
+    assert env.render().std() > 0
+
+
 def test_the_engine_of_the_starts_is_used_and_its_frame_size() -> None:
     env = make_nav_env(real=True, starts=make_bank("ABA"))
     simulator = env.rollout.simulator
@@ -116,6 +125,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"split": "tain", "real": True}, "no split named 'tain'.*train"),
     ({"num_starts": 0, "real": True}, "at least one start"),
     ({"start": "turn", "task": "goto", "real": True}, "no way home"),
+    ({"task": "explore", "goal_obs": "compass", "real": True}, "task explore has no goal observation 'compass', expected 'none'"),
     ({"render_mode": "human"}, "expected None or one of rgb_array"),
     ({"loop": "ABCA"}, "starts are for ABA, the task is ABCA"),
 ]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.worldpack_env.fakes import make_start
 from worldpack_env.goals import GoalView
-from worldpack_env.tasks import GoTo, LoopNav, default_step_limit, make_task, spl
+from worldpack_env.tasks import CELL, CELLS, Explore, GoTo, LoopNav, default_step_limit, make_task, spl
 from worldpack_model.geometry import from_local, wrap_degrees
 
 
@@ -33,6 +33,31 @@ def test_goto_rewards_progress_arrival_and_haste() -> None:
     assert step.success.tolist() == step.terminated.tolist() == [True]
     assert state.subgoal.tolist() == [1]
     assert state.distance == pytest.approx([2.0])
+
+
+def test_explore_pays_for_every_square_of_ground_once() -> None:
+    task = Explore()
+    state = task.begin([make_start(goals=[(0, 5)]), make_start(goals=[(0, 5)])])
+    rewards = []
+    for point in [(0, 1.9), (0, 2.1), (0, 1.0), (-0.1, 2.5), (0, 2.1)]:  # the start's square again, new, old, new, old
+        state, step = task.step(state, at(point, (0, 0)))
+        rewards.append(step.reward.tolist())
+        assert not step.terminated.any()
+        assert not step.success.any()
+    assert np.array(rewards) == pytest.approx(np.array([[-0.01, -0.01], [0.09, -0.01], [-0.01, -0.01], [0.09, -0.01], [-0.01, -0.01]]))
+    assert state.subgoal.tolist() == [2, 0]
+    assert state.distance == pytest.approx([2.1, 0])
+    assert task.shortest(make_start(goals=[(0, 5)])) == 0
+
+
+def test_explore_pays_nothing_beyond_its_squares() -> None:
+    task = Explore()
+    edge = CELL * CELLS / 2
+    state = task.begin([make_start(goals=[(0, 5)])])
+    for point, new in [((edge - 0.1, 0), 1), ((edge + 0.1, 0), 0), ((edge + 1e6, 0), 0), ((-edge, -edge), 1), ((-edge - 0.1, 0), 0)]:
+        state, step = task.step(state, at(point))
+        assert step.reward == pytest.approx([0.1 * new - 0.01])
+    assert state.subgoal.tolist() == [2]
 
 
 def test_height_does_not_count() -> None:

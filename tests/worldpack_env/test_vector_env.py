@@ -497,3 +497,21 @@ def test_unknown_autoreset_and_render_modes() -> None:
     with pytest.raises(ValueError, match="keep_history=True"):
         NavVectorEnv(rollout, make_action_set("nav-4"), render_mode="rgb_array")
     assert NavVectorEnv(rollout, make_action_set("nav-4"), autoreset_mode="NextStep").metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+def test_forks_share_the_past_and_have_futures_of_their_own() -> None:
+    env, _ = imagined_env(4)
+    env.reset(seed=3)
+    for _ in range(4):
+        env.step(np.array([1, 2, 3, 1]))
+    before = env.rollout.observe([0, 1, 2, 3])
+    shown = env.fork(1, [0, 3])
+    assert equal({k: v[[0, 1, 3]] for k, v in shown.items()}, {k: v[[1, 1, 1]] for k, v in before.items()})
+    assert equal({k: v[2] for k, v in shown.items()}, {k: v[2] for k, v in before.items()}), "slot 2 was not asked for"
+    after, *_, info = env.step(np.array([1, 1, 1, 2]))
+    assert equal({k: v[0] for k, v in after.items()}, {k: v[1] for k, v in after.items()}), "the same action, the same future"
+    assert not np.array_equal(info["pose"][1], info["pose"][3])
+    shown = env.fork(3)
+    assert all(np.array_equal(v[i], v[3]) for v in shown.values() for i in range(4))
+    with pytest.raises(ValueError, match="different numbers from 0 to 3"):
+        env.fork(4)
