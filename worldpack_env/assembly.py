@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class NavOptions(TypedDict, total=False):
     """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
 
-    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``device`` and ``evaluations`` mean nothing there.
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``device``, ``precision`` and ``evaluations`` mean
+    nothing there.
     """
 
     task: Literal["loop", "goto", "explore"]
@@ -47,6 +48,8 @@ class NavOptions(TypedDict, total=False):
     """Env steps until truncation; None takes ``tasks.default_step_limit``. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
     device: str
     """Where to load the model: ``auto``, ``cpu``, ``cuda``. Default ``auto``."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    """Of the world model's arithmetic. Default ``auto``: bfloat16 where the device has units for it, which is faster and not bit for bit the same."""
     split: Literal["train", "val", "test"]
     """Which world seeds the starts come from. Default ``train``."""
     num_starts: int
@@ -88,7 +91,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     else:
         from worldpack_env.imagination import Imagination, load_world_model
 
-        model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"))
+        model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"), precision=options.get("precision", "auto"))
         simulator = Imagination(model, num_slots, evaluations=options.get("evaluations"))
     owns_bank = bank is None
     if bank is None:

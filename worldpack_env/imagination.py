@@ -16,6 +16,7 @@ from worldpack_env.starts import Start
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
+    from worldpack_model.world_model import Precision
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,16 @@ class Imagination:
         self.memory.clear(range(self.num_slots))
 
 
-def load_world_model(model: str | PathLike[str] | WorldPack, *, device: str = "auto") -> WorldPack:
+def load_world_model(model: str | PathLike[str] | WorldPack, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
     """A world model by the name of a shipped one or the path of a checkpoint; an object passes through.
 
     Args:
         model: name, path, or a loaded model.
         device: where to load it, ``auto`` takes a GPU where there is one; ignored for a loaded model.
+        precision: ``float32``, ``bfloat16``, or ``auto``, which takes bfloat16 where the device has units for it; ignored for a loaded model.
     """
     if not isinstance(model, str | PathLike):
         return model
     from worldpack_model import WorldPack
 
-    return WorldPack.from_pretrained(fspath(model), device=device)
+    return WorldPack.from_pretrained(fspath(model), device=device, precision=precision)

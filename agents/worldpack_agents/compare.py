@@ -183,7 +183,7 @@ def compare(
     from worldpack_env.imagination import load_world_model
 
     env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
-    model = load_world_model(env.model, device=env.device) if model is None else model
+    model = load_world_model(env.model, device=env.device, precision=env.precision) if model is None else model
     slots = min(config.num_envs, config.episodes)
     imagined, action_set = open_rollout(env, "imagined", slots, starts=bank, model=model)
     bank = imagined.bank

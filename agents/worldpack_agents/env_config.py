@@ -45,6 +45,8 @@ class EnvConfig:
     """Network evaluations for each imagined step; None takes the model's default."""
     device: str = "auto"
     """Where the world model runs: auto, cpu or cuda."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the world model's arithmetic; auto takes bfloat16 where the device has units for it."""
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -106,7 +108,7 @@ def make_envs(
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     if where == "real":
-        for name in ("model", "evaluations", "device"):
+        for name in ("model", "evaluations", "device", "precision"):
             kwargs.pop(name)
     elif model is not None:
         kwargs["model"] = model

@@ -13,15 +13,15 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from worldpack_model.config import ModelConfig, from_dict
+from worldpack_model.config import ModelConfig, from_dict, lookup
 
 if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
-    from worldpack_model.world_model import WorldPack
+    from worldpack_model.world_model import Precision, WorldPack
 
 FORMAT = 3
 SHIPPED = Path(__file__).parent / "weights"
@@ -59,6 +59,16 @@ def resolve_device(device: str) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"There is no device {device!r}; use 'auto', 'cpu' or 'cuda'.") from error
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether products of bfloat16 matrices are much faster than those of float32 there; False where torch cannot tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    units = torch.cpu.get_capabilities()
+    return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -264,12 +274,15 @@ def load_autoencoder(name: str) -> Autoencoder:
     return autoencoder.eval()
 
 
-def load_model(name: str, *, device: str = "auto") -> WorldPack:
+def load_model(name: str, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
     """Loads a model in eval mode; see :meth:`WorldPack.from_pretrained`."""
-    from worldpack_model.world_model import WorldPack
+    from worldpack_model.world_model import Precision, WorldPack
 
     model = WorldPack(read_config(find_model(name)))
     for part in PARTS:
         load_state(getattr(model, part), read_part(name, part)[1], str(find_model(name) / f"{part}.safetensors"))
+    lookup(dict.fromkeys(get_args(Precision)), precision, "precision")
+    where = resolve_device(device)
     model.requires_grad_(False)
-    return model.to(resolve_device(device)).eval()
+    model.to(where).eval()
+    return model.in_bf16() if precision == "bfloat16" or (precision == "auto" and has_bf16_units(where)) else model

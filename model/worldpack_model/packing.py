@@ -82,7 +82,7 @@ class TrajectoryPacking(nn.Module):
             if down or right:
                 part = F.pad(part, (0, right, 0, down), mode="replicate")
             squares = F.pixel_unshuffle(part, k) if k > 1 else part  # (B n, C k k, h/k, w/k)
-            # the bias by itself: with one level alone its gradient is that of another layer's bias too, which torch 2.13's compiler cannot write twice
+            # the bias by itself: with one level its gradient equals another bias's, which torch 2.13's compiler cannot write twice
             projected = F.linear(squares.flatten(2).transpose(1, 2), projection.weight) + projection.bias
             tokens.append(projected.reshape(batch, -1, projection.out_features))
             start += count

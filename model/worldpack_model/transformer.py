@@ -51,7 +51,7 @@ class PackedContext(NamedTuple):
     mask: torch.Tensor
     """``(B, 1, 1, S) bool``."""
     turn: Turn
-    """Rotary code of the target, each part ``(B, N, 1, P)``."""
+    """Rotary code of the target, each part ``(B, 1, N, P)``."""
 
     def rows(self, chosen: torch.Tensor) -> PackedContext:
         """The part of the batch named by ``chosen (n,) int64``, detached."""
@@ -66,7 +66,7 @@ def rotate(x: torch.Tensor, turn: Turn) -> torch.Tensor:
     """
     cosine, sine = turn.cosine.to(x.dtype), turn.sine.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+    return torch.cat([torch.addcmul(a * cosine, b, sine, value=-1), torch.addcmul(a * sine, b, cosine)], dim=-1)
 
 
 class RayCode(nn.Module):
@@ -115,21 +115,23 @@ class Block(nn.Module):
         """Updates the target's tokens ``x (B, N, D)``; ``modulation (B, 9 D)`` from diffusion time and motion."""
         batch, count, width = x.shape
         m = [part[:, None] for part in modulation.chunk(9, dim=-1)]
-        heads = (batch, count, self.heads, self.head_dim)
         undone = context.turn.back()
 
-        def back(y: torch.Tensor) -> torch.Tensor:  # (B, H, N, head_dim) -> (B, N, D), seen from each token's own ray
-            return rotate(y.transpose(1, 2), undone).reshape(batch, count, width)
+        def heads(y: torch.Tensor) -> torch.Tensor:  # (B, N, D) -> (B, H, N, head_dim)
+            return y.reshape(batch, count, self.heads, self.head_dim).transpose(1, 2)
 
-        q, k, v = (part.reshape(heads) for part in self.qkv(_modulate(x, m[0], m[1])).chunk(3, dim=-1))
-        q, k, v = (rotate(part, context.turn).transpose(1, 2) for part in (_unit(q), _unit(k), v))
+        def back(y: torch.Tensor) -> torch.Tensor:  # (B, H, N, head_dim) -> (B, N, D), seen from each token's own ray
+            return rotate(y, undone).transpose(1, 2).reshape(batch, count, width)
+
+        q, k, v = (heads(part) for part in self.qkv(_modulate(x, m[0], m[1])).chunk(3, dim=-1))
+        q, k, v = (rotate(part, context.turn) for part in (_unit(q), _unit(k), v))
         x = x + m[2] * self.self_out(back(_attend(q, k, v)))
 
-        q = rotate(_unit(self.query(_modulate(x, m[3], m[4])).reshape(heads)), context.turn).transpose(1, 2)
+        q = rotate(_unit(heads(self.query(_modulate(x, m[3], m[4])))), context.turn)
         seen = _attend(q, context.keys[layer], context.values[layer], context.mask)
         x = x + m[5] * self.cross_out(back(seen))
 
-        h = F.gelu(self.up(_modulate(x, m[6], m[7])), approximate="tanh")
+        h = F.gelu(self.up(_modulate(x, m[6], m[7])))
         return torch.add(x, m[8] * self.down(h))
 
 
@@ -173,9 +175,7 @@ class CDiT(nn.Module):
         self.pack = TrajectoryPacking(config.packing, channels, config.latent_size, t.width, config.vertical_fov)
         self.code = RayCode(t.head_dim // 2, t.geometry)
         self.relative = nn.Sequential(nn.Linear(_FEATURES, 128), nn.SiLU(), nn.Linear(128, t.width))
-        self.context_mlp = nn.Sequential(
-            nn.LayerNorm(t.width), nn.Linear(t.width, 2 * t.width), nn.GELU(approximate="tanh"), nn.Linear(2 * t.width, t.width)
-        )
+        self.context_mlp = nn.Sequential(nn.LayerNorm(t.width), nn.Linear(t.width, 2 * t.width), nn.GELU(), nn.Linear(2 * t.width, t.width))
         self.context_norm = nn.LayerNorm(t.width)
         self.depth_head = nn.Linear(t.width, self.heads)
         self.keys, self.values = nn.Linear(t.width, t.depth * t.width), nn.Linear(t.width, t.depth * t.width)
@@ -211,19 +211,21 @@ class CDiT(nn.Module):
             tokens = tokens + self.context_position
         tokens = self.context_norm(tokens + self.context_mlp(tokens))
 
-        layers = (*tokens.shape[:2], self.depth, self.heads, self.head_dim)
+        def layers(y: torch.Tensor) -> torch.Tensor:  # -> (L, B, H, S, head_dim)
+            return y.reshape(*tokens.shape[:2], self.depth, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
+
         distance = self.depth_head(tokens).clamp(-1.5, 6.5).exp()[..., None]  # (B, S, H, 1) blocks
         seen = token_offset[:, :, None] + distance * directions[:, :, None]  # (B, S, H, 3) from the target's eye
-        turn = Turn(*(part[:, :, None] for part in self.code(seen, token_age[:, :, None].expand(seen.shape[:-1]))))  # (B, S, 1, H, P)
+        turn = Turn(*(part.transpose(1, 2) for part in self.code(seen, token_age[:, :, None].expand(seen.shape[:-1]))))  # (B, H, S, P)
         # unbound, not indexed, later: the gradient of an index is a tensor of zeros as large as all layers
-        keys = rotate(_unit(self.keys(tokens).reshape(layers)), turn).unbind(2)
-        values = rotate(self.values(tokens).reshape(layers), turn).unbind(2)
+        keys = rotate(_unit(layers(self.keys(tokens))), turn).unbind()
+        values = rotate(layers(self.values(tokens)), turn).unbind()
         rays = world_rays_torch(self.target_rays, query.float()[:, None])  # (B, N, 3)
         return PackedContext(
-            keys=tuple(k.transpose(1, 2) for k in keys),
-            values=tuple(v.transpose(1, 2) for v in values),
+            keys=keys,
+            values=values,
             mask=context.used[:, of][:, None, None],
-            turn=Turn(*(part[:, :, None] for part in self.code(rays, rays.new_zeros(rays.shape[:-1])))),
+            turn=Turn(*(part[:, None].to(keys[0].dtype) for part in self.code(rays, rays.new_zeros(rays.shape[:-1])))),
         )
 
     def _features(

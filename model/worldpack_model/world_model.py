@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from worldpack_model.motion import Body, MotionModel, advance, realised, unhinde
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.transformer import CDiT, PackedContext
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Batch(NamedTuple):
@@ -98,22 +100,33 @@ class WorldPack(nn.Module):
         self.denoiser = CDiT(config)
         self.motion = MotionModel(config)
         self.bf16 = False
-        """Whether frames are imagined in bf16 (autocast): several times faster where the processor has units for it."""
+        """Whether frames are imagined in bf16 (autocast); see :meth:`in_bf16`."""
 
     @classmethod
-    def from_pretrained(cls, name: str, *, device: str = "auto") -> WorldPack:
+    def from_pretrained(cls, name: str, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
         """Loads a model: the name of a shipped one (no network needed), or the folder of a checkpoint.
 
         Args:
             name: ``voxel-64``, a shipped variant such as ``voxel-64-recent``, or a path.
             device: ``auto`` takes a GPU where there is one.
+            precision: of the denoiser's arithmetic; ``auto`` takes bfloat16 where the device has units for it.
 
         Raises:
             CheckpointError: if there is no such model or its files are damaged.
         """
         from worldpack_model.checkpoint import load_model
 
-        return load_model(name, device=device)
+        return load_model(name, device=device, precision=precision)
+
+    def in_bf16(self) -> WorldPack:
+        """Turns the denoiser's weights to bfloat16, for imagining only; shipped weights lose nothing by it. Returns the model.
+
+        Geometry, autoencoder and motion model stay in float32: half a grey level would be seen, and poses add up.
+        """
+        self.bf16 = True
+        for parameter in self.denoiser.parameters():  # not its buffers: rays and frequencies
+            parameter.data = parameter.data.bfloat16()
+        return self
 
     @property
     def device(self) -> torch.device:
