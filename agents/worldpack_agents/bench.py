@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
 
 from worldpack_model.checkpoint import write_json
 from worldpack_model.provenance import provenance, weights_id
+from worldpack_model.world_model import Precision
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
@@ -38,6 +40,8 @@ class BenchSpeedConfig:
     """CPU threads; 0 leaves torch's choice."""
     device: str = "auto"
     """auto, cpu or cuda."""
+    precision: Precision = "auto"
+    """Of the world model's arithmetic."""
     out: Path | None = None
     """JSON file to write."""
 
@@ -52,11 +56,16 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    model = WorldPack.from_pretrained(config.model, device=config.device)
+    model = WorldPack.from_pretrained(config.model, device=config.device, precision=config.precision)
+    rate = matrix_rate(model)
     rows = []
     for slots in config.slots:
         for evaluations in config.evaluations:
-            predict, step = _time_predict(model, config, slots, evaluations), _time_env(model, config, slots, evaluations)
+            call = _walker(model, config, slots, evaluations)
+            predict, step = _median(call, config.repeats), _time_env(model, config, slots, evaluations)
+            with FlopCounterMode(display=False) as counter:
+                call()
+            flops = counter.get_total_flops()
             rows.append(
                 {
                     "slots": slots,
@@ -64,11 +73,15 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
                     "ms_per_step": 1000 * step,
                     "ms_predict_alone": 1000 * predict,
                     "env_steps_per_second": slots / step,
+                    "gflops_per_env_step": flops / slots / 1e9,
+                    "share_of_matrix_rate": flops / step / rate,
                 }
             )
     report = {
         "what": "VectorEnv.step of WorldPack/GoTo-v0 with random actions, median",
         "history": config.history,
+        "precision": "bfloat16" if model.bf16 else "float32",
+        "matrix_gflops_per_second": rate / 1e9,
         "weights": weights_id(config.model),
         "rows": rows,
         "provenance": provenance(),
@@ -79,8 +92,20 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
     return report
 
 
-def _time_predict(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluations: int) -> float:
-    """Median seconds of a prediction for all slots, each with ``history`` frames of a walk in memory."""
+def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:
+    """Multiplications and additions per second of a product of 2048 x 2048 matrices in the model's precision: what its device can do at best."""
+    a, b = (torch.ones((2048, 2048), dtype=torch.bfloat16 if model.bf16 else torch.float32, device=model.device) for _ in range(2))
+
+    def product() -> None:
+        a @ b
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * 2048**3 / _median(product, repeats)
+
+
+def _walker(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluations: int) -> Callable[[], object]:
+    """A call that predicts the next frame of all slots, each with ``history`` frames of a walk in memory."""
     memory, rng, k = model.new_memory(slots), np.random.default_rng(0), config.history
     poses = np.zeros((slots, k, 5))
     poses[..., 0], poses[..., 3] = np.linspace(0, 30, k), np.linspace(-180, 900, k)
@@ -90,7 +115,7 @@ def _time_predict(model: WorldPack, config: BenchSpeedConfig, slots: int, evalua
     generators = [torch.Generator(model.device).manual_seed(i) for i in range(slots)]
     actions = np.zeros((slots, 9), np.float32)
     actions[:, 0] = 1
-    return _median(lambda: model.predict(memory, list(range(slots)), actions, generators, evaluations=evaluations), config.repeats)
+    return lambda: model.predict(memory, list(range(slots)), actions, generators, evaluations=evaluations)
 
 
 def _time_env(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluations: int) -> float:
@@ -107,6 +132,98 @@ def _time_env(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluation
         return _median(lambda: envs.step(envs.action_space.sample()), config.repeats)
     finally:
         envs.close()
+
+
+@dataclass(frozen=True)
+class BenchTrainConfig:
+    """Speed of PPO in imagination, and where its time goes."""
+
+    model: str = "voxel-64"
+    """A shipped name or a folder."""
+    num_envs: int = 16
+    """Slots."""
+    updates: int = 8
+    """PPO updates that are timed, after one to warm up."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    precision: Precision = "auto"
+    """Of the world model's arithmetic."""
+    out: Path | None = None
+    """JSON file to write."""
+
+
+def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
+    """Times Stable-Baselines3's PPO in ``WorldPack/GoTo-v0``, with the settings of ``worldpack train-agent``.
+
+    Three clocks run: in the world model (``predict`` and ``remember``), in the policy's network (its forward passes and ``train()``), and over all.
+
+    Raises:
+        CheckpointError: if there is no such model.
+    """
+    from worldpack_agents.env_config import EnvConfig, make_envs
+    from worldpack_agents.train import TrainAgentConfig, build
+    from worldpack_agents.vec_env import SB3VecEnv
+    from worldpack_model import WorldPack
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = WorldPack.from_pretrained(config.model, device=config.device, precision=config.precision)
+    settings = TrainAgentConfig(out=Path("."), env=EnvConfig(num_starts=config.num_envs), num_envs=config.num_envs)
+    envs = make_envs(settings.env, "imagined", num_envs=config.num_envs, model=model)
+    try:
+        agent = build(settings, SB3VecEnv(envs))
+        world, policy = _Clock(), _Clock()
+        for owner, name, clock in (
+            (model, "predict", world), (model, "remember", world),
+            (agent.policy, "forward", policy), (agent.policy, "predict_values", policy), (agent, "train", policy),
+        ):  # fmt: skip
+            setattr(owner, name, clock.around(getattr(owner, name)))
+        per_update = config.num_envs * settings.ppo.n_steps
+        agent.learn(per_update)
+        world.seconds = policy.seconds = 0.0
+        begin = time.perf_counter()
+        agent.learn(per_update * config.updates, reset_num_timesteps=False)
+        total = time.perf_counter() - begin
+    finally:
+        envs.close()
+    report = {
+        "what": f"PPO in WorldPack/GoTo-v0, {config.num_envs} slots, {config.updates} updates of {per_update} env steps",
+        "precision": "bfloat16" if model.bf16 else "float32",
+        "env_steps_per_second": per_update * config.updates / total,
+        "share_of_time": {
+            "world model": world.seconds / total,
+            "policy network": policy.seconds / total,
+            "everything else": 1 - (world.seconds + policy.seconds) / total,
+        },
+        "weights": weights_id(config.model),
+        "provenance": provenance(),
+    }
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(config.out, report)
+    return report
+
+
+class _Clock:
+    """Adds up the time spent in calls, those within each other once."""
+
+    def __init__(self) -> None:
+        self.seconds, self._inside = 0.0, False
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._inside:
+                return call(*args, **kwargs)
+            self._inside, begin = True, time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - begin
+                self._inside = False
+
+        return timed
 
 
 @dataclass(frozen=True)

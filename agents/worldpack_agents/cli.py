@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "compare": "the same starts in imagination and in the engine; writes a report",
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
-    "bench": "measure the speed of imagination, and what memory costs",
+    "bench": "measure the speed of imagination and of training in it, and what memory costs",
     "doctor": "say what is installed, what is missing, and what to do",
 }
 
@@ -281,7 +281,7 @@ def _play(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
-    benches: dict[str, Callable[[Sequence[str]], None]] = {"speed": _bench_speed, "memory": _bench_memory}
+    benches: dict[str, Callable[[Sequence[str]], None]] = {"speed": _bench_speed, "memory": _bench_memory, "train": _bench_train}
     if not words or words[0] in ("-h", "--help"):
         _say(f"usage: worldpack bench {{{', '.join(benches)}}} [OPTIONS]")
     elif words[0] not in benches:
@@ -297,14 +297,32 @@ def _bench_speed(words: Sequence[str]) -> None:
 
     report = bench_speed(tyro.cli(BenchSpeedConfig, args=list(words), prog="worldpack bench speed"))
     rows = [
-        [str(r["slots"]), str(r["evaluations"]), f"{r['ms_per_step']:.1f}", f"{r['ms_predict_alone']:.1f}", f"{r['env_steps_per_second']:.1f}"]
+        [
+            str(r["slots"]),
+            str(r["evaluations"]),
+            f"{r['ms_per_step']:.1f}",
+            f"{r['ms_predict_alone']:.1f}",
+            f"{r['env_steps_per_second']:.1f}",
+            f"{r['share_of_matrix_rate']:.0%}",
+        ]
         for r in report["rows"]
     ]
+    rate = f"{report['precision']}, products of matrices at best {report['matrix_gflops_per_second']:.0f} GF/s"
     _table(
-        ["slots", "evaluations", "ms a step", "predict alone", "env steps/s"],
+        ["slots", "evaluations", "ms a step", "predict alone", "env steps/s", "of the matrix rate"],
         rows,
-        f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads",
+        f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads, {rate}",
     )
+
+
+def _bench_train(words: Sequence[str]) -> None:
+    import tyro
+
+    from worldpack_agents.bench import BenchTrainConfig, bench_train
+
+    report = bench_train(tyro.cli(BenchTrainConfig, args=list(words), prog="worldpack bench train"))
+    rows = [[name, f"{share:.1%}"] for name, share in report["share_of_time"].items()]
+    _table(["PPO's time in", "share"], rows, f"{report['what']}: {report['env_steps_per_second']:.1f} env steps/s")
 
 
 def _bench_memory(words: Sequence[str]) -> None:

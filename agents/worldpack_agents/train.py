@@ -245,8 +245,8 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
 def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     """The settings that decide a run's result, as JSON data."""
     data = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
-    # another device gives the same task
-    data["env"] = {k: v for k, v in data["env"].items() if k != "device"}
+    # another device or precision gives the same task
+    data["env"] = {k: v for k, v in data["env"].items() if k not in ("device", "precision")}
     return data
 
 

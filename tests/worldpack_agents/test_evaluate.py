@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.worldpack_env.fakes import FakeModel, make_bank
-from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, bench_memory, bench_speed
+from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, BenchTrainConfig, bench_memory, bench_speed, bench_train
 from worldpack_agents.cli import _parse_for_agents
 from worldpack_agents.compare import CompareConfig, replay
 from worldpack_agents.env_config import EnvConfig
@@ -86,6 +86,15 @@ def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
     assert row["env_steps_per_second"] == pytest.approx(2000 / row["ms_per_step"])
     assert row["ms_predict_alone"] > 0
     assert json.loads((tmp_path / "speed.json").read_text())["provenance"]["machine"]["cores"] >= 1
+
+
+def test_bench_train_says_where_the_time_goes(tmp_path: Path) -> None:
+    report = bench_train(BenchTrainConfig(num_envs=2, updates=1, out=tmp_path / "train.json"))
+    shares = report["share_of_time"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(0 < share < 1 for share in shares.values()), "three parts, none counted twice"
+    assert report["env_steps_per_second"] > 0
+    assert json.loads((tmp_path / "train.json").read_text()) == report
 
 
 def test_bench_memory_keeps_every_frame_and_compares_in_turn(tmp_path: Path) -> None:
