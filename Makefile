@@ -10,7 +10,7 @@ TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),torch>=2.8,torch==2.13.0)
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format test-slow docs clean setup
+.PHONY: demo test lint format test-slow test-soak docs clean setup
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml setup.cfg
@@ -37,6 +37,9 @@ test: lint
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-soak: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m soak
 
 docs: setup
 	@$(BIN)/pip install --quiet -e ".[docs]"

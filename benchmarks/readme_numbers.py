@@ -123,12 +123,29 @@ def speed_table(data: dict[str, Any]) -> list[str]:
     """Env steps a second."""
     machine = data["provenance"]["machine"]
     lines = [
-        f"**How fast?** Imagined env steps per second on {machine['cores']} cores ({machine['processor']}), all slots together, median.",
+        f"**How fast?** Imagined env steps per second on {machine['cores']} cores ({machine['processor']}, {data['precision']}), all slots together,",
+        f"median; and the share of the {data['matrix_gflops_per_second']:.0f} GF/s at which these cores multiply large matrices in that precision.",
         "",
-        "| slots | evaluations per step | env steps/s |",
-        "|---|---|---|",
+        "| slots | evaluations per step | env steps/s | share of the matrix rate |",
+        "|---|---|---|---|",
     ]
-    return lines + [f"| {r['slots']} | {r['evaluations']} | {r['env_steps_per_second']:.0f} |" for r in data["rows"]]
+    return lines + [
+        f"| {r['slots']} | {r['evaluations']} | {r['env_steps_per_second']:.0f} | {100 * r['share_of_matrix_rate']:.0f} % |" for r in data["rows"]
+    ]
+
+
+def train_table(data: dict[str, Any]) -> list[str]:
+    """Where PPO's time goes."""
+    machine = data["provenance"]["machine"]
+    shares = data["share_of_time"]
+    return [
+        f"**How fast is training in it?** {data['what']}: {data['env_steps_per_second']:.0f} env steps/s on {machine['cores']} cores",
+        f"({machine['processor']}, {data['precision']}), updates included.",
+        "",
+        "| " + " | ".join(shares) + " |",
+        "|---" * len(shares) + "|",
+        "| " + " | ".join(f"{100 * share:.1f} %" for share in shares.values()) + " |",
+    ]
 
 
 def coverage_table(data: dict[str, Any]) -> list[str]:
@@ -237,7 +254,7 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-WITHOUT_INTERVALS = ("speed.json", "render_speed.json", "memory.json", "thousand_steps.json")
+WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json")
 
 PARTS = (
     ("ablation.json", "worldpack eval-model --ablate runs/ablation --out benchmarks/results/ablation.json", ablation_table),
@@ -253,6 +270,7 @@ PARTS = (
     ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
     ("demo.json", "worldpack demo", demo_table),
     ("speed.json", "worldpack bench speed --out benchmarks/results/speed.json", speed_table),
+    ("train.json", "worldpack bench train --out benchmarks/results/train.json", train_table),
     ("memory.json", "worldpack bench memory --out benchmarks/results/memory.json", memory_table),
     ("render_speed.json", "python benchmarks/render_speed.py > benchmarks/results/render_speed.json", render_table),
 )
