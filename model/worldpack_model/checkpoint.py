@@ -242,26 +242,8 @@ def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / f"{part}.safetensors").items()}
     if part == "denoiser" and int(manifest["format"]) < 3:
-        tensors = _pairs_in_halves(tensors, config.transformer.head_dim)
+        raise CheckpointError(f"{path} was written by an older version, with rotary pairs in another order (format 3 is read); train it again.")
     return config, tensors
-
-
-def _pairs_in_halves(tensors: dict[str, torch.Tensor], head_dim: int) -> dict[str, torch.Tensor]:
-    """Weights of format 2, in which a rotary pair was two neighbours, in the order of format 3: all first halves of the pairs, then all second."""
-    order = torch.arange(head_dim).reshape(-1, 2).T.flatten()
-
-    def reorder(x: torch.Tensor, dim: int) -> torch.Tensor:
-        heads = x.reshape(*x.shape[:dim], -1, head_dim, *x.shape[dim + 1 :])
-        return heads.index_select(dim + 1, order).reshape(x.shape)
-
-    made = dict(tensors)
-    for name, value in tensors.items():
-        layer, kind = name.rsplit(".", 1) if "." in name else ("", "")
-        if layer in ("keys", "values") or layer.endswith((".qkv", ".query")):
-            made[name] = reorder(value, 0)
-        elif layer.endswith(("_out",)) and kind == "weight":
-            made[name] = reorder(value, 1)
-    return made
 
 
 def load_autoencoder(name: str) -> Autoencoder:

@@ -269,6 +269,7 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "ssim": bootstrap([_mean(q, w) for q, w in zip(structure, every, strict=True)]),
         "ssim_revisit": bootstrap([_mean(q, r.revisit) for q, r in zip(structure, rollouts, strict=True)]),
         "detail_kept": bootstrap([float(made.mean() / true.mean()) for made, true in fine]),
+        "detail_kept_autoencoder": bootstrap([float(detail(r.ceiling).mean() / true.mean()) for r, (_, true) in zip(rollouts, fine, strict=True)]),
         "detail_kept_last_tenth": bootstrap([float(_last_tenth(made) / _last_tenth(true)) for made, true in fine]),
         "final_drift_blocks": bootstrap([float(d[-1]) for d in drift]),
         "median_final_drift_blocks": bootstrap([float(d[-1]) for d in drift], middle="median"),

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -159,3 +160,26 @@ while True:
             assert set(load_file(target / "state.safetensors")["k"].tolist()) == {manifest["k"]}
             last = manifest["k"]
     assert last > 0
+
+
+def test_weights_with_rotary_pairs_in_the_old_order_are_refused(model: WorldPack, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(CheckpointError, match="older version.*train it again"):
+        load_model(str(tmp_path / "old"))
+
+
+def test_bfloat16_imagines_nearly_the_same(model: WorldPack, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64, 3), dtype=np.uint8)
+    seen = []
+    for precision in ("float32", "bfloat16"):
+        loaded = load_model(str(tmp_path / "m"), device="cpu", precision=precision)
+        assert loaded.bf16 is (precision == "bfloat16")
+        memory = loaded.new_memory(1)
+        loaded.remember(memory, [0], frames, np.zeros((1, 3, 5)))
+        seen.append(loaded.predict(memory, [0], np.zeros((1, 9), np.float32), [torch.Generator().manual_seed(0)]).frames.astype(int))
+    assert 0 < np.abs(seen[0] - seen[1]).max() <= 8
+    with pytest.raises(ValueError, match="no precision named 'float16'"):
+        load_model(str(tmp_path / "m"), precision="float16")
