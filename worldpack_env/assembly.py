@@ -13,7 +13,7 @@ from worldpack_env.rollout import Rollout
 from worldpack_env.simulator import Simulator
 from worldpack_env.starts import StartBank, StartMode
 from worldpack_env.tasks import make_task
-from worldpack_model.config import lookup
+from worldpack_model.config import Precision, lookup
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
@@ -48,7 +48,7 @@ class NavOptions(TypedDict, total=False):
     """Env steps until truncation; None takes ``tasks.default_step_limit``. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
     device: str
     """Where to load the model: ``auto``, ``cpu``, ``cuda``. Default ``auto``."""
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     """Of the world model's arithmetic. Default ``auto``: bfloat16 where the device has units for it, which is faster and not bit for bit the same."""
     split: Literal["train", "val", "test"]
     """Which world seeds the starts come from. Default ``train``."""

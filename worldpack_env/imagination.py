@@ -16,7 +16,7 @@ from worldpack_env.starts import Start
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
-    from worldpack_model.world_model import Precision
+    from worldpack_model.config import Precision
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldpack_model.checkpoint import write_json
+from worldpack_model.config import Precision
 from worldpack_model.provenance import provenance, weights_id
-from worldpack_model.world_model import Precision
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
@@ -86,10 +86,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         "rows": rows,
         "provenance": provenance(),
     }
-    if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.out, report)
-    return report
+    return _written(report, config.out)
 
 
 def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:
@@ -200,10 +197,7 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
         "weights": weights_id(config.model),
         "provenance": provenance(),
     }
-    if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.out, report)
-    return report
+    return _written(report, config.out)
 
 
 class _Clock:
@@ -280,10 +274,7 @@ def bench_memory(config: BenchMemoryConfig, progress: Callable[[str, int, int], 
         "weights": [weights_id(config.model), weights_id(config.against)],
         "provenance": provenance(),
     }
-    if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(config.out, report)
-    return report
+    return _written(report, config.out)
 
 
 def _walked(model: WorldPack, slots: int, frames: int, progress: Callable[[str, int, int], None]) -> CompressedMemory:
@@ -333,3 +324,11 @@ def _median(call: Callable[[], object], repeats: int) -> float:
         call()
         times.append(time.perf_counter() - begin)
     return float(np.median(times[2:]))
+
+
+def _written(report: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """The report, also written to ``out`` where one is given."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, report)
+    return report

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from worldpack_model.config import ModelConfig, from_dict, lookup
+from worldpack_model.config import ModelConfig, Precision, from_dict, lookup
 
 if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
-    from worldpack_model.world_model import Precision, WorldPack
+    from worldpack_model.world_model import WorldPack
 
 FORMAT = 3
 SHIPPED = Path(__file__).parent / "weights"
@@ -258,13 +258,13 @@ def load_autoencoder(name: str) -> Autoencoder:
 
 def load_model(name: str, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
     """Loads a model in eval mode; see :meth:`WorldPack.from_pretrained`."""
-    from worldpack_model.world_model import Precision, WorldPack
+    from worldpack_model.world_model import WorldPack
 
+    lookup(dict.fromkeys(get_args(Precision)), precision, "precision")
+    where = resolve_device(device)
     model = WorldPack(read_config(find_model(name)))
     for part in PARTS:
         load_state(getattr(model, part), read_part(name, part)[1], str(find_model(name) / f"{part}.safetensors"))
-    lookup(dict.fromkeys(get_args(Precision)), precision, "precision")
-    where = resolve_device(device)
     model.requires_grad_(False)
     model.to(where).eval()
     return model.in_bf16() if precision == "bfloat16" or (precision == "auto" and has_bf16_units(where)) else model

@@ -14,6 +14,9 @@ from worldpack_model.geometry import VERTICAL_FOV
 
 T = TypeVar("T")
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Of a denoiser's arithmetic; ``auto`` takes bfloat16 where the device has units for it."""
+
 
 def from_dict(cls: type[T], data: dict[str, Any], where: str = "") -> T:
     """Builds a dataclass from plain JSON data, refusing what it does not know.

@@ -140,7 +140,7 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tenso
     q, k = q.to(v.dtype), k.to(v.dtype)
     if q.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    # the fused kernel's backward pass runs at a tenth of the speed of these products on a processor with bf16 units
+    # the fused kernel's backward pass is much slower than these products on a processor with bf16 units
     logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
     if mask is not None:
         logits = logits.masked_fill(~mask, -1e4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
-from worldpack_model.config import ModelConfig
+from worldpack_model.config import ModelConfig, Precision
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
@@ -23,8 +23,6 @@ from worldpack_model.motion import Body, MotionModel, advance, realised, unhinde
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.transformer import CDiT, PackedContext
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Batch(NamedTuple):
