@@ -1,4 +1,7 @@
-"""Trains the contexts to ablate with equal compute: the same data, autoencoder, steps, batches and seeds. Run again, it goes on.
+"""Trains the contexts to ablate with equal compute: the same data, autoencoder, batches and seeds. Run again, it goes on.
+
+``recent``, ``packing``, ``retrieval`` and ``worldpack`` have as many context tokens and take ``--steps`` each; a context that costs more per sample
+(``long``) takes as many fewer steps as its network does more operations, counted, not timed.
 
 ``python benchmarks/ablation.py --data data/train --out runs/ablation`` trains; then
 ``worldpack eval-model --ablate runs/ablation --out benchmarks/results/ablation.json`` compares.
@@ -9,8 +12,14 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from worldpack_model.ablation import ORDER
+from worldpack_model.config import PRESETS
+from worldpack_model.packing import Context
 from worldpack_model.trainer import TrainModelConfig, train_model
+from worldpack_model.world_model import WorldPack
 
 
 def one(config: TrainModelConfig) -> str:
@@ -18,6 +27,23 @@ def one(config: TrainModelConfig) -> str:
     if not (config.out / "model" / "manifest.json").is_file():
         train_model(config)
     return str(config.out)
+
+
+def operations(preset: str, variant: str) -> int:
+    """Floating-point operations of the network for one sample: the context made ready, and one evaluation."""
+    model = WorldPack(PRESETS[preset].with_variant(variant)).eval()
+    frames = model.config.packing.frames
+    context = Context(
+        latents=torch.zeros(1, frames, *model.latent_shape),
+        poses=torch.zeros(1, frames, 5, dtype=torch.float64),
+        ages=torch.ones(1, frames, dtype=torch.int64),
+        imagined=torch.zeros(1, frames, dtype=torch.bool),
+        used=torch.ones(1, frames, dtype=torch.bool),
+    )
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        pose = torch.zeros(1, 5, dtype=torch.float64)
+        model.imagine(context, pose, torch.zeros(1, 9), torch.zeros(1, 3), torch.zeros(1, *model.latent_shape), evaluations=1)
+    return counter.get_total_flops()
 
 
 def main() -> None:
@@ -29,16 +55,21 @@ def main() -> None:
     parser.add_argument("--latents", type=Path, help="latents of an earlier run on the same data and autoencoder")
     parser.add_argument("--variants", nargs="+", default=list(ORDER))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2000, help="of the cheapest context")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="trainings at a time, one thread each")
     parser.add_argument("--mixed-precision", default="no", choices=("no", "bf16"))
+    parser.add_argument("--compile", action="store_true", help="compile the denoiser; needs a C++ compiler")
     options = parser.parse_args()
+    cost = {variant: operations(options.preset, variant) for variant in options.variants}
+    steps = {variant: round(options.steps * min(cost.values()) / cost[variant]) for variant in options.variants}
+    print("steps:", ", ".join(f"{variant} {count}" for variant, count in steps.items()), flush=True)
     configs = [
         TrainModelConfig(
             data=options.data, out=options.out / f"{variant}-{seed}", preset=options.preset, variant=variant, autoencoder=options.autoencoder,
-            latents=options.latents, steps=options.steps, batch_size=options.batch_size, seed=seed, adversary_from=1.0, rollouts_from=1.0,
+            latents=options.latents, steps=steps[variant], batch_size=options.batch_size, seed=seed, adversary_from=1.0, rollouts_from=1.0,
             unseen_weight=1.0, body_steps=0, motion_steps=0, picture_every=0, threads=1, device="cpu", mixed_precision=options.mixed_precision,
+            compile=options.compile,
         )
         for seed in range(options.seeds)
         for variant in options.variants

@@ -234,7 +234,10 @@ def memory_table(data: dict[str, Any]) -> list[str]:
         "|---|---|---|",
     ]
     lines += [f"| {r['frames']:,} frames in memory, all kept | {r['milliseconds']:.1f} | {r['ratio']:.3f} |" for r in data["by_history"]]
-    lines += [f"| `{r['model']}`, {r['frames']} frames in the context | {r['milliseconds']:.1f} | {r['ratio']:.3f} |" for r in data["by_context"]]
+    lines += [
+        f"| {r['slots']} at a time, {r['frames']} frames in the context ({r['model']}) | {r['milliseconds']:.1f} | {r['ratio']:.3f} |"
+        for r in data["by_context"]
+    ]
     return lines
 
 

@@ -63,9 +63,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         for evaluations in config.evaluations:
             call = _walker(model, config, slots, evaluations)
             predict, step = _median(call, config.repeats), _time_env(model, config, slots, evaluations)
-            with FlopCounterMode(display=False) as counter:
-                call()
-            flops = counter.get_total_flops()
+            flops = _operations(call)
             rows.append(
                 {
                     "slots": slots,
@@ -87,6 +85,18 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         "provenance": provenance(),
     }
     return _written(report, config.out)
+
+
+def _operations(call: Callable[[], object]) -> int:
+    """Floating-point operations of ``call``; on one thread, since the counter sees its own thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            call()
+    finally:
+        torch.set_num_threads(threads)
+    return counter.get_total_flops()
 
 
 def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:
@@ -231,7 +241,9 @@ class BenchMemoryConfig:
     histories: tuple[int, ...] = (100, 1000, 10_000, 100_000)
     """Frames already in memory; all of them are kept, whatever the model's own capacity."""
     slots: int = 1
-    """Batch size."""
+    """Batch size of the comparison of histories."""
+    context_slots: tuple[int, ...] = (1, 16)
+    """Batch sizes of the comparison of contexts."""
     repeats: int = 60
     """Timed predictions of each setting, one of each in turn."""
     threads: int = 0
@@ -258,23 +270,32 @@ def bench_memory(config: BenchMemoryConfig, progress: Callable[[str, int, int], 
     held = [_walked(model, config.slots, frames, progress) for frames in config.histories]
     kept = [int(memory.keyframes.max()) + memory.recent for memory in held]
     times = _in_turn([_prediction(model, memory) for memory in held], config.repeats)
-    first = config.histories[0]
-    few = _walked(other, config.slots, first, progress)
-    # between two of the same, the turns show what is noise
-    pair = _in_turn([_prediction(model, held[0]), _prediction(other, few), _prediction(model, held[0])], config.repeats)
+    contexts = [row for slots in config.context_slots for row in _contexts(model, other, slots, config, progress)]
     report = {
-        "what": f"WorldPack.predict of {config.slots} slots, milliseconds; ratios are medians over {config.repeats} turns",
+        "what": f"WorldPack.predict, milliseconds; ratios are medians over {config.repeats} turns",
+        "history_slots": config.slots,
         "by_history": [{"frames": frames, "kept": kept[i], **_against(times[i], times[0])} for i, frames in enumerate(config.histories)],
-        "by_context": [
-            {"model": config.against, "frames": other.config.packing.frames, **_against(pair[1], pair[1])},
-            {"model": config.model, "frames": model.config.packing.frames, **_against(0.5 * (pair[0] + pair[2]), pair[1])},
-        ],
-        "same_twice": _against(pair[2], pair[0]),
+        "by_context": contexts,
         "megabytes_per_1000_frames": 1000 * model.new_memory(1).latents[0, 0].numel() * 2 / 2**20,
         "weights": [weights_id(config.model), weights_id(config.against)],
         "provenance": provenance(),
     }
     return _written(report, config.out)
+
+
+def _contexts(
+    model: WorldPack, other: WorldPack, slots: int, config: BenchMemoryConfig, progress: Callable[[str, int, int], None]
+) -> list[dict[str, Any]]:
+    """What the many frames of ``model``'s context cost against the few of ``other``'s, and the many against themselves: what is noise."""
+    first = config.histories[0]
+    many, few = (_prediction(one, _walked(one, slots, first, progress)) for one in (model, other))
+    times = _in_turn([many, few, many], config.repeats)
+    rows = [
+        {"model": config.against, "frames": other.config.packing.frames, **_against(times[1], times[1])},
+        {"model": config.model, "frames": model.config.packing.frames, **_against(0.5 * (times[0] + times[2]), times[1])},
+        {"model": f"{config.model}, against itself", "frames": model.config.packing.frames, **_against(times[2], times[0])},
+    ]
+    return [{"slots": slots} | row for row in rows]
 
 
 def _walked(model: WorldPack, slots: int, frames: int, progress: Callable[[str, int, int], None]) -> CompressedMemory:

@@ -333,10 +333,15 @@ def _bench_memory(words: Sequence[str]) -> None:
     config = tyro.cli(BenchMemoryConfig, args=list(words), prog="worldpack bench memory")
     with _Bars() as bars:
         report = bench_memory(config, bars.tell)
-    rows = [[f"{r['frames']:,} frames walked, {r['kept']:,} kept", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"] for r in report["by_history"]]
-    rows += [[f"{r['model']}: {r['frames']} frames in the context", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"] for r in report["by_context"]]
-    rows.append(["the same twice (noise)", f"{report['same_twice']['milliseconds']:.1f}", f"{report['same_twice']['ratio']:.3f}"])
-    _table(["memory", "ms a prediction", "ratio"], rows, f"{config.slots} slots, {report['provenance']['machine']['torch_threads']} threads")
+    rows = [
+        [f"{config.slots} slots, {r['frames']:,} frames walked, {r['kept']:,} kept", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"]
+        for r in report["by_history"]
+    ]
+    rows += [
+        [f"{r['slots']} slots, {r['model']}: {r['frames']} frames in the context", f"{r['milliseconds']:.1f}", f"{r['ratio']:.3f}"]
+        for r in report["by_context"]
+    ]
+    _table(["memory", "ms a prediction", "ratio"], rows, f"{report['provenance']['machine']['torch_threads']} threads")
 
 
 def _info(words: Sequence[str]) -> None:

@@ -165,6 +165,22 @@ def world_rays_torch(rays: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
     return from_local_torch(torch.stack([right.expand_as(level), raised, level], dim=-1), poses[..., 3])
 
 
+def camera_axes_torch(poses: torch.Tensor) -> torch.Tensor:
+    """World directions of a camera's right, up and forward, as rows.
+
+    Args:
+        poses: ``(..., 5)``.
+
+    Returns:
+        ``(..., 3, 3)`` float32: a vector in the camera's frame times this is the world's; this times the world's is the camera's.
+    """
+    angles = torch.deg2rad(poses[..., 3:]).float()
+    (sin_yaw, sin_pitch), (cos_yaw, cos_pitch) = angles.sin().unbind(-1), angles.cos().unbind(-1)
+    none = torch.zeros_like(sin_yaw)
+    rows = [-cos_yaw, none, -sin_yaw, -sin_yaw * sin_pitch, cos_pitch, cos_yaw * sin_pitch, -sin_yaw * cos_pitch, -sin_pitch, cos_yaw * cos_pitch]
+    return torch.stack(rows, dim=-1).reshape(*poses.shape[:-1], 3, 3)
+
+
 def loopnav_to_pose(record: dict[str, Any]) -> Floats:
     """Pose ``(5,)`` of a LoopNav record, whose yaw and pitch are mineflayer radians (forward is ``(-sin yaw, -cos yaw)`` in (x, z))."""
     yaw = wrap_degrees(180.0 - np.degrees(float(record["yaw"])))

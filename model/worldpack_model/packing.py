@@ -82,8 +82,9 @@ class TrajectoryPacking(nn.Module):
             if down or right:
                 part = F.pad(part, (0, right, 0, down), mode="replicate")
             squares = F.pixel_unshuffle(part, k) if k > 1 else part  # (B n, C k k, h/k, w/k)
+            rows = squares.flatten(2).transpose(1, 2).reshape(-1, projection.in_features)  # one product, not one for each frame
             # the bias by itself: with one level its gradient equals another bias's, which torch 2.13's compiler cannot write twice
-            projected = F.linear(squares.flatten(2).transpose(1, 2), projection.weight) + projection.bias
+            projected = rows @ projection.weight.mT + projection.bias
             tokens.append(projected.reshape(batch, -1, projection.out_features))
             start += count
         return torch.cat(tokens, dim=1)

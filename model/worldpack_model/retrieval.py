@@ -6,13 +6,14 @@ Legend: B slots, N remembered frames, F frames of the context, P points probed i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 
 from worldpack_model.config import PackingConfig, RetrievalConfig
-from worldpack_model.geometry import VERTICAL_FOV, camera_rays, world_rays_torch
+from worldpack_model.geometry import VERTICAL_FOV, camera_axes_torch, camera_rays
 
 PREFILTER = 2
 """``coverage`` is worked out for so many times its candidates, those with the best scores; it costs more than the score."""
@@ -99,20 +100,31 @@ def coverage(
     Returns:
         ``(B, N, P)`` float32 in [0, 1].
     """
+    points, depths = _probes(config.probe_grid, config.probe_depths, vertical_fov, aspect)
+    points, depths = points.to(query.device), depths.to(query.device)
     half_up = math.tan(math.radians(vertical_fov) / 2)
-    rays = torch.from_numpy(camera_rays(*config.probe_grid, vertical_fov, aspect)).to(query).reshape(-1, 3)
-    depths = torch.tensor(config.probe_depths, device=query.device).repeat_interleave(len(rays))  # (P,)
-    points = world_rays_torch(rays, query[:, None]).repeat(1, len(config.probe_depths), 1).float() * depths[:, None]  # (B, P, 3) from the eye
-    axes = world_rays_torch(torch.eye(3).to(poses), poses[:, :, None]).float()  # (B, N, 3, 3): right, up, forward
+    points = points @ camera_axes_torch(query)  # (B, P, 3) from the eye, world axes
     offset = (poses[..., :3] - query[:, None, :3]).float()  # (B, N, 3)
     batch, count = offset.shape[:2]
-    turned = (axes.reshape(batch, 3 * count, 3) @ points.mT).reshape(batch, count, 3, -1)
-    right, up, ahead = (turned - (axes @ offset[..., None])).unbind(2)  # (B, N, P) in each frame's camera
-    inside = (ahead > 0.2) & (right.abs() < half_up * aspect * ahead) & (up.abs() < half_up * ahead)
+    axes = camera_axes_torch(poses)
+    # right and up in halves of the picture, so that a point is in it where neither is more than ahead
+    axes = axes / axes.new_tensor([half_up * aspect, half_up, 1.0])[:, None]
+    seen = (axes.reshape(batch, 3 * count, 3) @ points.mT).reshape(batch, count, 3, -1)
+    seen -= axes @ offset[..., None]  # (B, N, 3, P) in each frame's camera
+    ahead = seen[:, :, 2]
+    inside = (seen[:, :, :2].abs().amax(2) < ahead) & (ahead > 0.2)
     along = offset @ points.mT
-    distance = (depths.square() - 2 * along + offset.square().sum(-1, keepdim=True)).clamp_min(1e-2).sqrt()
-    cosine = (depths.square() - along) / (distance * depths)
-    return inside * (depths / distance).clamp(max=1.0) * (0.5 + 0.5 * cosine)
+    near = torch.rsqrt((depths.square() - 2 * along + offset.square().sum(-1, keepdim=True)).clamp_min(1e-2))  # 1 / d_frame
+    cosine = (depths - along / depths) * near
+    return inside * (depths * near).clamp(max=1.0) * (0.5 + 0.5 * cosine)
+
+
+@functools.cache
+def _probes(grid: tuple[int, int], depths: tuple[float, ...], vertical_fov: float, aspect: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points ``(P, 3)`` float32 on a grid of a camera's rays at some depths, in its frame, and their depths ``(P,)``."""
+    rays = torch.from_numpy(camera_rays(*grid, vertical_fov, aspect)).float().reshape(-1, 3)
+    far = torch.tensor(depths).repeat_interleave(len(rays))
+    return rays.repeat(len(depths), 1) * far[:, None], far
 
 
 def known_cells(
@@ -157,17 +169,20 @@ def _take_by_coverage(
     tie = 1e-4 / (1.0 - fallback.clamp(max=0.0))
     alone = (shown.sum(-1) + tie).masked_fill(~free, -torch.inf)
     some = alone.topk(min(candidates, alone.shape[1]), dim=1)
-    shown = shown.gather(1, some.indices[..., None].expand(-1, -1, shown.shape[-1]))
+    row = torch.arange(len(shown), device=shown.device)
+    shown = shown[row[:, None], some.indices]
     tie = tie.gather(1, some.indices).masked_fill(some.values == -torch.inf, -torch.inf)
-    best = shown.new_zeros(shown.shape[0], 1, shown.shape[-1])
+    there = (some.values > -torch.inf).sum(1)
+    best, taken = shown.new_zeros(len(shown), 1, shown.shape[-1]), []
+    for _ in range(min(count, shown.shape[1])):
+        gain = (shown - best).clamp_min_(0).sum(-1)
+        most = gain.add_(tie).argmax(1)
+        tie[row, most] = -torch.inf
+        best = torch.maximum(best, shown[row, most][:, None])
+        taken.append(most)
     index = torch.zeros((len(shown), count), dtype=torch.int64, device=shown.device)
-    used = torch.zeros((len(shown), count), dtype=torch.bool, device=shown.device)
-    for k in range(min(count, shown.shape[1])):
-        gain, taken = ((shown - best).clamp_min(0).sum(-1) + tie).max(dim=1, keepdim=True)
-        index[:, k : k + 1], used[:, k : k + 1] = some.indices.gather(1, taken), gain > -torch.inf
-        best = torch.maximum(best, shown.gather(1, taken[..., None].expand(-1, -1, shown.shape[-1])))
-        tie = tie.scatter(1, taken, -torch.inf)
-    return index, used
+    index[:, : len(taken)] = some.indices.gather(1, torch.stack(taken, dim=1))
+    return index, torch.arange(count, device=shown.device) < there[:, None]
 
 
 def _take_by_score(score: torch.Tensor, steps: torch.Tensor, free: torch.Tensor, count: int, suppression: int) -> tuple[torch.Tensor, torch.Tensor]:

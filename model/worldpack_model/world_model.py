@@ -5,9 +5,9 @@ Legend: B slots of a call, F context frames, C latent channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from worldpack_model.memory import CompressedMemory
 from worldpack_model.motion import Body, MotionModel, advance, realised, unhindered, was_blocked
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
+from worldpack_model.threads import in_parts
 from worldpack_model.transformer import CDiT, PackedContext
 
 
@@ -248,25 +249,38 @@ class WorldPack(nn.Module):
             imagined=imagined.gather(1, chosen.indices),
             used=chosen.used,
         )
+        evaluations = evaluations or self.config.diffusion.evaluations
+        noise = draw_noise(self.latent_shape, generators, self.device)
+        body = Body(here, action, memory.motion[index], memory.actions[index])
         if known is None:
             near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
-            moved = self.motion(Body(here, action, memory.motion[index], memory.actions[index]), (context, near))
-            query = advance(here, action, moved.likeliest)
+            latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise), evaluations)
         else:
-            query = known
-        local = realised(here, query)
-        blocked = was_blocked(action, local.float())
-        noise = draw_noise(self.latent_shape, generators, self.device)
-        latents = self.imagine(context, query, action, local.float(), noise, evaluations or self.config.diffusion.evaluations)
-        finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
-        frames = self.decode(torch.where(finite[:, None, None, None], latents, 0.0))
+            latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
+        frames[~finite] = 0
         good = finite.nonzero()[:, 0].tolist()
-        frames[(~finite).cpu().numpy()] = 0
         if good:
             memory.append([slots[i] for i in good], latents[good], query[good], action[good], imagined=True)
         ranks = retrieved_columns(self.config.packing)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, ranks]
-        return Prediction(frames, query.cpu().numpy(), blocked.cpu().numpy(), finite.cpu().numpy(), retrieved.cpu().numpy())
+        return Prediction(*(part.cpu().numpy() for part in (frames, query, blocked, finite, retrieved)))
+
+    def _in_parts(self, work: Callable[..., tuple[torch.Tensor, ...]], rows: tuple[Any, ...], evaluations: int) -> tuple[torch.Tensor, ...]:
+        size = self.denoiser.position.numel()
+        return in_parts(lambda *part: work(*part, evaluations=evaluations), rows, size)
+
+    def _move_and_show(self, context: Context, body: Body, near: Footprints, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:
+        """As :meth:`_show`, where the motion model says that the bodies get to."""
+        query = advance(body.pose, body.action, self.motion(body, (context, near)).likeliest)
+        return self._show(context, body, query, noise, evaluations=evaluations)
+
+    def _show(self, context: Context, body: Body, query: torch.Tensor, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:
+        """Latents, frames, poses ``query (B, 5)``, whether the way there was blocked, and whether all is finite."""
+        local = realised(body.pose, query).float()
+        latents = self.imagine(context, query, body.action, local, noise, evaluations)
+        finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
+        frames = tensor_to_frames(self.autoencoder.decode(torch.where(finite[:, None, None, None], latents, 0.0)))
+        return latents, frames, query, was_blocked(body.action, local), finite
 
     def imagine(
         self,

@@ -101,11 +101,17 @@ def test_bench_memory_keeps_every_frame_and_compares_in_turn(tmp_path: Path) -> 
     for name, variant in (("many", "worldpack"), ("few", "recent")):
         save_model(WorldPack(PRESETS["debug"].with_variant(variant)), tmp_path / name)
     config = BenchMemoryConfig(
-        model=str(tmp_path / "many"), against=str(tmp_path / "few"), histories=(20, 90), slots=2, repeats=3, out=tmp_path / "memory.json"
+        model=str(tmp_path / "many"),
+        against=str(tmp_path / "few"),
+        histories=(20, 90),
+        slots=2,
+        context_slots=(1, 2),
+        repeats=3,
+        out=tmp_path / "memory.json",
     )
     report = bench_memory(config)
     assert [(row["frames"], row["kept"]) for row in report["by_history"]] == [(20, 20), (90, 90)]
     assert report["by_history"][0]["ratio"] == 1
-    assert [row["frames"] for row in report["by_context"]] == [4, 22]
+    assert [(row["slots"], row["frames"]) for row in report["by_context"]] == [(1, 4), (1, 22), (1, 22), (2, 4), (2, 22), (2, 22)]
     assert all(row["milliseconds"] > 0 for row in (*report["by_history"], *report["by_context"]))
     assert json.loads((tmp_path / "memory.json").read_text()) == report

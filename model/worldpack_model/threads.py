@@ -1,0 +1,77 @@
+"""A batch in parts, one thread each.
+
+On a processor a batch of imagined frames is many short operations. Two threads inside each of them wait for each other more than they help; two
+threads with half of the batch each do not (``worldpack bench speed``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+
+LEAST_ROWS = 4
+"""Rows of a part, at least: with fewer the operations are too short for threads that share one interpreter."""
+WORTH_A_THREAD = 1 << 17
+"""Numbers in the activations of one layer for which a thread within an operation pays."""
+
+
+def in_parts(work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any, ...], size: int) -> tuple[torch.Tensor, ...]:
+    """``work(*arguments)`` without gradients, on a processor with its rows shared out among threads.
+
+    Args:
+        work: maps tensors, or tuples of them, of B rows to tensors of B rows, each row from its own row alone.
+        arguments: of ``work``.
+        size: numbers in the activations of a layer for one row; decides whether operations get threads of their own as well.
+
+    Returns:
+        What ``work`` gives. Parts change the shapes of the products within, so results may differ in their last bits from those of one thread.
+    """
+    first = _first(arguments)
+    with torch.no_grad():
+        if first.device.type != "cpu":
+            return work(*arguments)
+        count, threads = len(first), torch.get_num_threads()
+        parts = max(1, min(threads, count // LEAST_ROWS))
+        within = max(1, min(threads // parts, count // parts * size // WORTH_A_THREAD))
+        if parts == 1:
+            return _with_threads(within, work, arguments)
+        cuts = [count * i // parts for i in range(parts + 1)]
+        pieces = [_rows(arguments, slice(a, b)) for a, b in itertools.pairwise(cuts)]
+        # the last part is this thread's own
+        others = [_pool(os.getpid(), threads).submit(_with_threads, within, work, piece) for piece in pieces[:-1]]
+        last = _with_threads(within, work, pieces[-1])
+        return tuple(torch.cat(column) for column in zip(*(other.result() for other in others), last, strict=True))
+
+
+def _with_threads(threads: int, work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
+    """``work(*arguments)`` with so many threads within its operations; a setting of the calling thread alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            return work(*arguments)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(value: Any, part: slice) -> Any:
+    """The same rows of every tensor of a nest of tuples, named or not."""
+    some = (entry[part] if isinstance(entry, torch.Tensor) else _rows(entry, part) for entry in value)
+    return type(value)(*some) if hasattr(value, "_fields") else tuple(some)
+
+
+def _first(value: Any) -> torch.Tensor:
+    """The first tensor of a nest of tuples."""
+    return value if isinstance(value, torch.Tensor) else _first(value[0])
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Workers of this ``process``: a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="worldpack")
