@@ -96,7 +96,8 @@ def _operations(call: Callable[[], object]) -> int:
             call()
     finally:
         torch.set_num_threads(threads)
-    return counter.get_total_flops()
+    operations: int = counter.get_total_flops()
+    return operations
 
 
 def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:

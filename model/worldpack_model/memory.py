@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worldpack_model.config import MemoryConfig
 from worldpack_model.geometry import wrap_degrees_torch
@@ -22,6 +24,8 @@ class MemorySnapshot:
     """A copy of some slots' histories; independent of the memory it was taken from."""
 
     tensors: dict[str, torch.Tensor]
+    counts: NDArray[np.int64]
+    """``(n, 2)`` frames seen and keyframes held."""
 
 
 class CompressedMemory:
@@ -33,6 +37,9 @@ class CompressedMemory:
 
     Long histories cost no more than short ones: keyframes lie in stretches of ``STRETCH`` columns with a bounding box each, and :meth:`near` opens
     the nearest boxes only.
+
+    A GPU is never waited for: what shapes and columns depend on is known on the host as well. Only how many frames were kept is not, until
+    :meth:`settle` is told; :meth:`append` sees to that itself.
     """
 
     def __init__(
@@ -66,20 +73,30 @@ class CompressedMemory:
         """``(S, 3)`` way from the last frame but one to the last, world axes, blocks; zero in the beginning."""
         self.actions = torch.zeros((num_slots, 9), dtype=torch.float32, device=device)
         """``(S, 9)`` action that led to the last frame; zero in the beginning."""
+        self._counts = np.zeros((num_slots, 2), np.int64)
+        """``length`` and ``keyframes`` as the host knows them; -1 between :meth:`put` and :meth:`settle`."""
 
     def _index(self, slots: Sequence[int]) -> torch.Tensor:
-        index = torch.as_tensor(list(slots), dtype=torch.int64, device=self.length.device)
-        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.num_slots):
-            raise ValueError(f"Slots {list(slots)} are not all within 0 .. {self.num_slots - 1}.")
-        if len(set(index.tolist())) != len(index):
-            raise ValueError(f"Slots {list(slots)} name a slot twice.")
-        return index
+        rows = [int(slot) for slot in slots]
+        if rows and not 0 <= min(rows) <= max(rows) < self.num_slots:
+            raise ValueError(f"Slots {rows} are not all within 0 .. {self.num_slots - 1}.")
+        if len(set(rows)) != len(rows):
+            raise ValueError(f"Slots {rows} name a slot twice.")
+        return torch.as_tensor(rows, dtype=torch.int64, device=self.length.device)
+
+    def _known(self, slots: Sequence[int]) -> NDArray[np.int64]:
+        """``(n, 2)`` frames seen and keyframes held."""
+        counts: NDArray[np.int64] = self._counts[list(slots)]
+        if (counts < 0).any():
+            raise RuntimeError("A slot was put() a frame and not settled; call settle() with what put() returned.")
+        return counts
 
     def clear(self, slots: Sequence[int]) -> None:
         """Forgets everything in ``slots``."""
         index = self._index(slots)
         self.steps[index], self.imagined[index], self.boxes[index] = -1, False, torch.nan
         self.length[index], self.keyframes[index], self.motion[index], self.actions[index] = 0, 0, 0.0, 0.0
+        self._counts[list(slots)] = 0
 
     def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, actions: torch.Tensor, *, imagined: bool) -> None:
         """Adds the next frame of each of ``slots``.
@@ -91,51 +108,84 @@ class CompressedMemory:
             actions: ``(n, 9)`` that led to the frames; zero where that is not known.
             imagined: whether the model made these frames.
         """
-        index = self._index(slots)
-        column = self.length[index] % self.recent
-        before = self.poses[index, (self.length[index] - 1) % self.recent]
-        self.motion[index] = torch.where(self.length[index, None] > 0, poses[:, :3].to(torch.float64) - before[:, :3], 0.0)
-        self.actions[index] = actions.to(torch.float32)
-        self._keep(index[self.length[index] >= self.recent])
-        self.latents[index, column] = latents.to(self.latents.dtype)
-        self.poses[index, column] = poses.to(torch.float64)
-        self.steps[index, column] = self.length[index]
-        self.imagined[index, column] = imagined
-        self.length[index] += 1
+        self.settle(slots, self.put(slots, latents, poses, actions, imagined=imagined).cpu().numpy())
 
-    def _keep(self, index: torch.Tensor) -> None:
-        """Moves the oldest ring frame of slots ``index`` among the keyframes if its pose is new."""
-        if not len(index):
-            return
+    def put(
+        self,
+        slots: Sequence[int],
+        latents: torch.Tensor,
+        poses: torch.Tensor,
+        actions: torch.Tensor,
+        *,
+        imagined: bool,
+        where: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """As :meth:`append`, without waiting for the device; the slots may be used again after :meth:`settle`.
+
+        Args:
+            slots: n slots.
+            latents: ``(n, C, h, w)``.
+            poses: ``(n, 5)``.
+            actions: ``(n, 9)``.
+            imagined: whether the model made these frames.
+            where: ``(n,) bool`` slots that really get their frame; None is all.
+
+        Returns:
+            ``(n, 2) int64`` on the device, for :meth:`settle`.
+        """
+        index, known = self._index(slots), self._known(slots)
+        where = torch.ones_like(index, dtype=torch.bool) if where is None else where
+        length = self.length[index]
+        column, before = length % self.recent, self.poses[index, (length - 1) % self.recent]
+        motion = torch.where(length[:, None] > 0, poses[:, :3].to(torch.float64) - before[:, :3], 0.0)
+        self.motion[index] = torch.where(where[:, None], motion, self.motion[index])
+        self.actions[index] = torch.where(where[:, None], actions.to(torch.float32), self.actions[index])
+        full = [i for i, count in enumerate(known) if count[0] >= self.recent]
+        if full and self.config.capacity > 0:
+            some = slice(None) if len(full) == len(known) else torch.as_tensor(full, device=index.device)
+            self._keep(index[some], where[some], known[full, 1])
+        values = (latents, poses, length, torch.full_like(where, imagined))
+        for tensor, value in zip((self.latents, self.poses, self.steps, self.imagined), values, strict=True):
+            _write(tensor, index, column, value, where)
+        self.length[index] = length + where
+        self._counts[list(slots)] = -1
+        return torch.stack([self.length[index], self.keyframes[index]], dim=1)
+
+    def settle(self, slots: Sequence[int], counts: NDArray[np.int64]) -> None:
+        """Tells the host what :meth:`put` returned for ``slots``."""
+        self._counts[list(slots)] = counts
+
+    def _keep(self, index: torch.Tensor, where: torch.Tensor, held: NDArray[np.int64]) -> None:
+        """Moves the oldest ring frame of slots ``index (n,)`` among the keyframes, where ``where (n,)`` says so and its pose is new.
+
+        ``held (n,)`` are their keyframes by now.
+        """
         ring = self.length[index] % self.recent
         pose = self.poses[index, ring]  # (n, 5)
-        row, held = index[:, None], self._near(index, pose)[:, self.recent :]
-        others = self.poses[row, held]
+        row, near = index[:, None], self._near(index, pose, int(held.max()))[:, self.recent :]
+        others = self.poses[row, near]
         offset = (others[..., :3] - pose[:, None, :3]).norm(dim=-1)
         turn = wrap_degrees_torch(others[..., 3:] - pose[:, None, 3:]).norm(dim=-1)
-        known = (self.steps[row, held] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
-        fresh = ~known.any(dim=1)
-        if self.config.capacity == 0 or not bool(fresh.any()):
-            return
-        index, ring = index[fresh], ring[fresh]
-        count = self.keyframes[index]
-        if int(count.max()) >= self.latents.shape[1] - self.recent:
+        same = (self.steps[row, near] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
+        fresh = where & ~same.any(dim=1)
+        if int(held.max()) >= self.latents.shape[1] - self.recent:
             self._grow()
+        count = self.keyframes[index]
         full = count >= self.config.capacity
         column = self.recent + count
-        if bool(full.any()):  # imagined frames go first, then the oldest
+        if int(held.max()) >= self.config.capacity:  # imagined frames go first, then the oldest
             kept = slice(self.recent, self.recent + self.config.capacity)
             steps, made = self.steps[index, kept], self.imagined[index, kept]
             column = torch.where(full, self.recent + (steps + (~made).long() * (1 << 40)).argmin(dim=1), column)
         for tensor in (self.latents, self.poses, self.steps, self.imagined):
-            tensor[index, column] = tensor[index, ring]
-        self.keyframes[index] = count + (~full).long()
+            _write(tensor, index, column, tensor[index, ring], fresh)
+        self.keyframes[index] = count + (fresh & ~full).long()
         stretch = (column - self.recent) // STRETCH
         inside = self.recent + stretch[:, None] * STRETCH + torch.arange(STRETCH, device=column.device)
         place = self.poses[index[:, None], inside, :3]
         there = (self.steps[index[:, None], inside] >= 0)[..., None]
         low, high = place.masked_fill(~there, torch.inf).amin(1), place.masked_fill(~there, -torch.inf).amax(1)
-        self.boxes[index, stretch] = torch.stack([low, high], dim=1)
+        _write(self.boxes, index, stretch, torch.stack([low, high], dim=1), fresh)
 
     def _grow(self) -> None:
         columns = min(self.recent + _whole_stretches(self.config.capacity), self.recent + 2 * (self.latents.shape[1] - self.recent))
@@ -160,10 +210,9 @@ class CompressedMemory:
         Returns:
             ``(n, k) int64``, k at most ``recent + nearby`` (rounded up to whole stretches), no column twice; empty ones have step -1.
         """
-        return self._near(self._index(slots), poses)
+        return self._near(self._index(slots), poses, int(self._known(slots)[:, 1].max()))
 
-    def _near(self, index: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
-        held = int(self.keyframes[index].max())
+    def _near(self, index: torch.Tensor, poses: torch.Tensor, held: int) -> torch.Tensor:
         if held <= self.config.nearby:
             return torch.arange(self.recent + held, device=index.device).expand(len(index), -1)
         boxes = self.boxes[index, : _whole_stretches(held) // STRETCH]
@@ -185,14 +234,14 @@ class CompressedMemory:
             RuntimeError: if a slot has no frame yet.
         """
         index = self._index(slots)
-        if bool((self.length[index] == 0).any()):
+        if (self._known(slots)[:, 0] == 0).any():
             raise RuntimeError("A slot has no frames; call remember() with its starting frames before predict().")
         return (self.length[index] - 1) % self.recent
 
     def snapshot(self, slots: Sequence[int]) -> MemorySnapshot:
         """A copy of ``slots``."""
         index = self._index(slots)
-        return MemorySnapshot({name: getattr(self, name)[index].clone() for name in self._names()})
+        return MemorySnapshot({name: getattr(self, name)[index].clone() for name in self._names()}, self._known(slots))
 
     def restore(self, slots: Sequence[int], snapshot: MemorySnapshot) -> None:
         """Puts a snapshot of as many slots into ``slots``."""
@@ -208,10 +257,17 @@ class CompressedMemory:
                 mine[index, : saved.shape[1]] = saved
             else:
                 mine[index] = saved
+        self._counts[list(slots)] = snapshot.counts
 
     @staticmethod
     def _names() -> tuple[str, ...]:
         return ("latents", "poses", "steps", "imagined", "boxes", "length", "keyframes", "motion", "actions")
+
+
+def _write(tensor: torch.Tensor, index: torch.Tensor, column: torch.Tensor, value: torch.Tensor, where: torch.Tensor) -> None:
+    """``tensor[index, column] = value`` where ``where (n,) bool``: what stays is written over itself, since a mask as an index would wait."""
+    old = tensor[index, column]
+    tensor[index, column] = torch.where(where.reshape(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
 
 
 def _whole_stretches(keyframes: int) -> int:

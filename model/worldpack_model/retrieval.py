@@ -100,8 +100,7 @@ def coverage(
     Returns:
         ``(B, N, P)`` float32 in [0, 1].
     """
-    points, depths = _probes(config.probe_grid, config.probe_depths, vertical_fov, aspect)
-    points, depths = points.to(query.device), depths.to(query.device)
+    points, depths = _probes(config.probe_grid, config.probe_depths, vertical_fov, aspect, query.device)
     half_up = math.tan(math.radians(vertical_fov) / 2)
     points = points @ camera_axes_torch(query)  # (B, P, 3) from the eye, world axes
     offset = (poses[..., :3] - query[:, None, :3]).float()  # (B, N, 3)
@@ -120,11 +119,13 @@ def coverage(
 
 
 @functools.cache
-def _probes(grid: tuple[int, int], depths: tuple[float, ...], vertical_fov: float, aspect: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _probes(
+    grid: tuple[int, int], depths: tuple[float, ...], vertical_fov: float, aspect: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Points ``(P, 3)`` float32 on a grid of a camera's rays at some depths, in its frame, and their depths ``(P,)``."""
     rays = torch.from_numpy(camera_rays(*grid, vertical_fov, aspect)).float().reshape(-1, 3)
     far = torch.tensor(depths).repeat_interleave(len(rays))
-    return rays.repeat(len(depths), 1) * far[:, None], far
+    return (rays.repeat(len(depths), 1) * far[:, None]).to(device), far.to(device)
 
 
 def known_cells(

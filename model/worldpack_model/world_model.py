@@ -257,13 +257,12 @@ class WorldPack(nn.Module):
             latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise), evaluations)
         else:
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
-        frames[~finite] = 0
-        good = finite.nonzero()[:, 0].tolist()
-        if good:
-            memory.append([slots[i] for i in good], latents[good], query[good], action[good], imagined=True)
-        ranks = retrieved_columns(self.config.packing)
-        retrieved = torch.where(chosen.used, chosen_steps, -1)[:, ranks]
-        return Prediction(*(part.cpu().numpy() for part in (frames, query, blocked, finite, retrieved)))
+        counts = memory.put(slots, latents, query, action, imagined=True, where=finite)
+        retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
+        # on a GPU, here it is waited for, and nowhere before
+        seen = Prediction(*(part.cpu().numpy() for part in (frames, query, blocked, finite, retrieved)))
+        memory.settle(slots, counts.cpu().numpy())
+        return seen
 
     def _in_parts(self, work: Callable[..., tuple[torch.Tensor, ...]], rows: tuple[Any, ...], evaluations: int) -> tuple[torch.Tensor, ...]:
         size = self.denoiser.position.numel()
@@ -280,6 +279,7 @@ class WorldPack(nn.Module):
         latents = self.imagine(context, query, body.action, local, noise, evaluations)
         finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
         frames = tensor_to_frames(self.autoencoder.decode(torch.where(finite[:, None, None, None], latents, 0.0)))
+        frames = torch.where(finite[:, None, None, None], frames, 0)
         return latents, frames, query, was_blocked(body.action, local), finite
 
     def imagine(

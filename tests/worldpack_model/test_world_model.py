@@ -1,11 +1,15 @@
 """The model as a simulator: slots are independent, seeds decide, bad input is named, a failure stays in its slot."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.worldpack_model.conftest import turning_episode
-from worldpack_model.config import PRESETS, ModelConfig
+from worldpack_model.config import PRESETS, MemoryConfig, ModelConfig
 from worldpack_model.packing import Context
 from worldpack_model.world_model import WorldPack
 
@@ -157,3 +161,43 @@ def test_bad_input_is_named(model: WorldPack) -> None:
         model.remember(memory, [0], np.zeros((1, 2, 64, 64, 3), np.uint8), np.zeros((1, 3, 5)))
     with pytest.raises(RuntimeError, match="remember"):
         model.predict(model.new_memory(1), [0], ACTIONS[:1], generators(0))
+
+
+class NothingWaits(TorchDispatchMode):
+    """Refuses what makes a host wait for its device: numbers read out of tensors, and sizes that depend on what is in them."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero", "repeat_interleave.Tensor")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func).removeprefix("aten.")
+        assert not any(name == wait or name.startswith(f"{wait}.") for wait in self.WAITS), f"{func} waits for the device"
+        if name.startswith(("index.", "index_put")):
+            assert not any(index is not None and index.dtype == torch.bool for index in args[1]), f"{func} with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_step_waits_for_the_device_only_to_copy_its_result(known: bool) -> None:
+    """On a processor nothing is ever waited for, but the operations that would are seen; results are copied by ``cpu()``, which is none of them."""
+    model = WorldPack(dataclasses.replace(PRESETS["debug"], memory=MemoryConfig(capacity=8, min_distance=0.1)))
+    slots, rng, threads = 3, np.random.default_rng(0), torch.get_num_threads()
+    memory = model.new_memory(slots)
+    frames = rng.integers(0, 256, (slots, 14, 64, 64, 3), dtype=np.uint8)
+    poses = np.zeros((slots, 14, 5))
+    poses[..., 0] = np.arange(14)
+    generators = [torch.Generator().manual_seed(i) for i in range(slots)]
+    actions = np.zeros((slots, 9), np.float32)
+    actions[:, 0] = 1
+    torch.set_num_threads(1)  # a mode sees its own thread alone
+    try:
+        model.remember(memory, range(slots), frames, poses)
+        with NothingWaits():
+            for step in range(12):  # beyond the capacity
+                poses[:, 0, 0] = 14 + step
+                prediction = model.predict(memory, range(slots), actions, generators, poses=poses[:, 0] if known else None)
+        assert prediction.finite.all()
+        with pytest.raises(AssertionError, match="waits for the device"), NothingWaits():
+            bool(memory.imagined.any())
+    finally:
+        torch.set_num_threads(threads)
+    assert memory.length.tolist() == [26] * 3
