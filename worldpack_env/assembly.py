@@ -16,14 +16,16 @@ from worldpack_env.tasks import make_task
 from worldpack_model.config import Precision, lookup
 
 if TYPE_CHECKING:
+    import torch
+
     from worldpack_model import WorldPack
 
 
 class NavOptions(TypedDict, total=False):
     """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
 
-    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``device``, ``precision`` and ``evaluations`` mean
-    nothing there.
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision`` and ``evaluations`` mean
+    nothing there, and ``device`` only where tensors are asked for.
     """
 
     task: Literal["loop", "goto", "explore"]
@@ -58,6 +60,9 @@ class NavOptions(TypedDict, total=False):
     """A bank to use instead; then ``world``, ``nav_range``, ``start``, ``split`` and ``num_starts`` are the bank's."""
     evaluations: int | None
     """Network evaluations per env step; None takes the model's default."""
+    output: Literal["numpy", "torch"]
+    """``torch``: observations are tensors on the model's device, where imagined frames are made (the real environment's are copied there; without a
+    model, ``device`` says where). Rewards, flags and infos are NumPy in any case. Default ``numpy``, which Gymnasium's spaces and SB3 know."""
     frame_size: tuple[int, int]
     """(height, width) of the real environment's frames, 64 x 64 by default; the imagined one has its model's."""
 
@@ -81,18 +86,25 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     goal_obs = options.get("goal_obs")
     if goal_obs is not None:
         lookup(dict(GOAL_OBS), goal_obs, "goal observation")
+    tensors = lookup({"numpy": False, "torch": True}, options.get("output", "numpy"), "output")
     bank = options.get("starts")
     world = bank.world if bank is not None else options.get("world", "voxel")
     simulator: Simulator
+    device: torch.device | None = None
     if options.get("real", False):
         from worldpack_env.reality import Reality
 
         simulator = Reality(world, num_slots, frame_size=options.get("frame_size", (64, 64) if bank is None else bank.frame_size))
+        if tensors:
+            from worldpack_model.checkpoint import resolve_device
+
+            device = resolve_device(options.get("device", "auto"))
     else:
         from worldpack_env.imagination import Imagination, load_world_model
 
         model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"), precision=options.get("precision", "auto"))
-        simulator = Imagination(model, num_slots, evaluations=options.get("evaluations"))
+        simulator = Imagination(model, num_slots, evaluations=options.get("evaluations"), on_device=tensors)
+        device = model.device if tensors else None
     owns_bank = bank is None
     if bank is None:
         bank = StartBank.from_world(
@@ -112,5 +124,6 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         max_episode_steps=options.get("max_episode_steps"),
         keep_history=keep_history,
         owns_bank=owns_bank,
+        device=device,
     )
     return rollout, action_set

@@ -57,7 +57,7 @@ class NavEnv(gym.Env[Observation, Any]):
             raise ValueError(f"NavEnv needs a rollout of 1 slot, got {rollout.num_slots}; use NavVectorEnv for more.")
         check_render_mode(render_mode, rollout)
         self.rollout, self.action_set, self.render_mode = rollout, action_set, render_mode
-        self.observation_space: gym.spaces.Dict = rollout.observation_space  # type: ignore[assignment]
+        self.observation_space: gym.spaces.Dict = rollout.observation_space
         self.action_space = action_set.space
         self.max_episode_steps = rollout.max_episode_steps
         self._begun = self._running = self._closed = False

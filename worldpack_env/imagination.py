@@ -25,7 +25,7 @@ class ImaginationSnapshot:
 
     memory: Any
     generators: tuple[torch.Tensor, ...]
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8] | torch.Tensor
     poses: NDArray[np.float64]
 
 
@@ -35,13 +35,14 @@ class Imagination:
     The generators live on the CPU on any device, so the noise of an episode depends on its seed alone.
     """
 
-    def __init__(self, model: WorldPack, num_slots: int, *, evaluations: int | None = None) -> None:
+    def __init__(self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, on_device: bool = False) -> None:
         """Makes ``num_slots`` empty slots.
 
         Args:
             model: predicts the frames; shared, never changed.
             num_slots: episodes at a time.
             evaluations: network evaluations per env step; None takes the model's default.
+            on_device: show frames as tensors on the model's device, where they are made.
 
         Raises:
             ValueError: if there is no slot or no evaluation.
@@ -55,7 +56,9 @@ class Imagination:
         self.frame_size = (int(height), int(width))
         self.memory = model.new_memory(num_slots)
         self._generators = [torch.Generator() for _ in range(num_slots)]
-        self._frames = np.zeros((num_slots, height, width, 3), np.uint8)
+        self.on_device = on_device
+        shape = (num_slots, *self.frame_size, 3)
+        self._frames: Any = torch.zeros(shape, dtype=torch.uint8, device=model.device) if on_device else np.zeros(shape, np.uint8)
         self._poses = np.zeros((num_slots, 5))
 
     def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
@@ -65,7 +68,8 @@ class Imagination:
         by_length: dict[int, list[int]] = {}
         for i, (slot, start, seed) in enumerate(zip(rows, starts, seeds, strict=True)):
             self._generators[slot].manual_seed(seed)
-            self._frames[slot], self._poses[slot] = start.frames[-1], start.poses[-1]
+            self._frames[slot] = torch.from_numpy(start.frames[-1]).to(self.model.device) if self.on_device else start.frames[-1]
+            self._poses[slot] = start.poses[-1]
             by_length.setdefault(len(start.frames), []).append(i)
         for group in by_length.values():  # contexts of one length are encoded together
             self.model.remember(
@@ -91,10 +95,11 @@ class Imagination:
         """
         rows = list(slots)
         generators = [self._generators[slot] for slot in rows]
-        predicted = self.model.predict(self.memory, rows, actions, generators, evaluations=self.evaluations)
+        predicted = self.model.predict(self.memory, rows, actions, generators, evaluations=self.evaluations, on_device=self.on_device)
         good = np.asarray(predicted.finite, np.bool_)
-        kept = [slot for slot, fine in zip(rows, good, strict=True) if fine]
-        self._frames[kept], self._poses[kept] = predicted.frames[good], predicted.poses[good]
+        fine = np.flatnonzero(good).tolist()
+        kept = [rows[i] for i in fine]
+        self._frames[kept], self._poses[kept] = predicted.frames[fine], predicted.poses[fine]
         return Views(
             frames=self._frames[rows],
             poses=self._poses[rows],

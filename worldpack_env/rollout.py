@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -22,6 +22,9 @@ from worldpack_env.simulator import Simulator, Views
 from worldpack_env.starts import Start, StartBank
 from worldpack_env.tasks import Task, TaskState, default_step_limit, spl
 
+if TYPE_CHECKING:
+    import torch
+
 LOGGER = logging.getLogger(__name__)
 
 FAILURES_TOLERATED: Final = 20
@@ -30,7 +33,8 @@ FAILURE_SHARE: Final = 0.5
 """A greater share of failed episodes than this is an error: no agent can learn from such a simulator."""
 
 T = TypeVar("T")
-Observation = dict[str, NDArray[Any]]
+Observation = dict[str, Any]
+"""Arrays; tensors on the rollout's device where it has one."""
 
 
 class SimulatorFailedError(RuntimeError):
@@ -53,7 +57,7 @@ class RolloutSnapshot:
     """A copy of some slots of a rollout; opaque to users."""
 
     simulator: Any
-    arrays: dict[str, NDArray[Any]]
+    arrays: dict[str, Any]
     state: TaskState
     starts: tuple[Start, ...]
     histories: tuple[History, ...] | None
@@ -113,6 +117,7 @@ class Rollout:
         max_episode_steps: int | None = None,
         keep_history: bool = False,
         owns_bank: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         """Joins the parts.
 
@@ -124,6 +129,7 @@ class Rollout:
             max_episode_steps: env steps after which an episode is truncated; None takes ``tasks.default_step_limit`` of the bank's range.
             keep_history: keep the shown frames of the running episodes, for pictures.
             owns_bank: close the bank with the rollout.
+            device: observations are torch tensors there; None gives NumPy arrays.
 
         Raises:
             ValueError: if the parts do not fit.
@@ -143,8 +149,9 @@ class Rollout:
         height, width = simulator.frame_size
         self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (height, width, 3), np.uint8), **self.goal.spaces})
         n = self.num_slots
-        self._now: dict[str, NDArray[Any]] = {
-            "image": np.zeros((n, height, width, 3), np.uint8),
+        self.device = device
+        self._now: dict[str, Any] = {
+            "image": self._shown(np.zeros((n, height, width, 3), np.uint8)),
             "pose": np.zeros((n, 5)),
             "blocked": np.zeros(n, np.bool_),
             "failed": np.zeros(n, np.bool_),
@@ -215,7 +222,7 @@ class Rollout:
         for i, slot in enumerate(rows):
             self._starts[slot] = chosen[i]
             if self._histories is not None:
-                self._histories[slot] = History.begin(chosen[i], now["image"][slot])
+                self._histories[slot] = History.begin(chosen[i], _on_host(now["image"][slot]))
         self._episodes += len(rows)
 
     def _allocate(self, retrieved: int, like: TaskState) -> None:
@@ -243,7 +250,7 @@ class Rollout:
         now["elapsed"][rows] += 1
         if self._histories is not None:
             for slot in rows:
-                _some(self._histories[slot]).add(now["image"][slot], now["pose"][slot])
+                _some(self._histories[slot]).add(_on_host(now["image"][slot]), now["pose"][slot])
         failed = now["failed"][rows]
         if failed.any():
             self._count_failures([rows[i] for i in np.flatnonzero(failed)])
@@ -253,8 +260,16 @@ class Rollout:
 
     def _show(self, rows: list[int], views: Views) -> None:
         now = self._now
-        now["image"][rows], now["pose"][rows], now["blocked"][rows] = views.frames, views.poses, views.blocked
+        now["image"][rows], now["pose"][rows], now["blocked"][rows] = self._shown(views.frames), views.poses, views.blocked
         now["failed"][rows], now["retrieved"][rows] = views.failed, views.retrieved
+
+    def _shown(self, array: Any) -> Any:
+        """An array of an observation in the form that is given out."""
+        if self.device is None:
+            return array
+        import torch
+
+        return torch.as_tensor(array, device=self.device)
 
     def _count_failures(self, slots: list[int]) -> None:
         self._failures += len(slots)
@@ -268,11 +283,11 @@ class Rollout:
     # ------------------------------------------------------------------------------------------------------------------ showing
 
     def observe(self, slots: Sequence[int]) -> Observation:
-        """Observation of ``slots``, as new arrays with a leading axis n."""
+        """Observation of ``slots``, as new arrays (or tensors) with a leading axis n."""
         rows = list(slots)
         starts = [_some(self._starts[slot]) for slot in rows]
         goal = self.goal.observe(_some(self._state).take(rows), self._now["pose"][rows], starts)
-        return {"image": self._now["image"][rows], **goal}
+        return {"image": self._now["image"][rows], **{key: self._shown(value) for key, value in goal.items()}}
 
     def info(self, slots: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Facts about ``slots``, as new arrays with a leading axis n.
@@ -308,7 +323,7 @@ class Rollout:
 
         history, now, state = _some(_some(self._histories)[slot]), self._now, _some(self._state).take([slot])
         return compose(
-            frame=now["image"][slot],
+            frame=_on_host(now["image"][slot]),
             pose=now["pose"][slot],
             history=history,
             start=_some(self._starts[slot]),
@@ -364,6 +379,12 @@ class Rollout:
         self.simulator.close()
         if self._owned is not None:
             self._owned.close()
+
+
+def _on_host(picture: Any) -> NDArray[np.uint8]:
+    """A picture as an array, wherever it was."""
+    array: NDArray[np.uint8] = picture if isinstance(picture, np.ndarray) else picture.cpu().numpy()
+    return array
 
 
 def _some(value: T | None) -> T:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import torch
+
     from worldpack_env.starts import Start
 
 
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 class Views:
     """What the asked slots show, in the order they were asked (``n`` of them)."""
 
-    frames: NDArray[np.uint8]
-    """``(n, H, W, 3) uint8`` RGB."""
+    frames: NDArray[np.uint8] | torch.Tensor
+    """``(n, H, W, 3) uint8`` RGB; a tensor where the simulator was asked for one."""
     poses: NDArray[np.float64]
     """``(n, 5) float64``: true in an engine, the model's own in imagination."""
     blocked: NDArray[np.bool_]

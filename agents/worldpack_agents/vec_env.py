@@ -72,6 +72,9 @@ class SB3VecEnv(VecEnv):
                 f"The environment has autoreset mode {env.metadata.get('autoreset_mode')}, Stable-Baselines3 needs AutoresetMode.SAME_STEP; "
                 "make it with autoreset_mode=AutoresetMode.SAME_STEP."
             )
+        rollout = getattr(env, "rollout", None)
+        if getattr(rollout, "device", None) is not None:
+            raise ValueError("The environment gives torch tensors, Stable-Baselines3 needs arrays; make it with output='numpy'.")
         if not isinstance(env.single_observation_space, spaces.Dict):
             raise ValueError(f"Observations are {env.single_observation_space}, expected a Dict with 'image' and the goal.")
         actions = env.single_action_space

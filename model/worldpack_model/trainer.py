@@ -117,6 +117,8 @@ class TrainModelConfig:
     """Steps of bodies in a training step of the whole motion model."""
     motion_rate: float = 1.2e-3
     """Peak learning rate of the whole motion model."""
+    strays_from: float = 0.5
+    """Share of the motion steps after which some bodies stray: a model that cannot trust its place does not learn to look."""
     seed: int = 0
     """Seed of everything random in the run."""
     checkpoint_every: int = 200
@@ -362,7 +364,9 @@ class _Run:
             batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
             weight = (usual / chances[batch.frame]).to(device)  # drawn more often, so counted less
             body, target = shaken(batch.body, batch.query, generator)
-            off, target, around = strayed(body, target, (batch.context, batch.footprints), generator)
+            off, around = body, (batch.context, batch.footprints)
+            if whole.step >= config.strays_from * whole.total:
+                off, target, around = strayed(body, target, around, generator)
             with self.accelerator.autocast():
                 loss, error = motion.loss(_to(off, device), _to(around, device), target.to(device))
             seeing = (weight * loss).mean()

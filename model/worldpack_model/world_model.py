@@ -69,8 +69,8 @@ def cell_weights(known: torch.Tensor, unseen: float) -> torch.Tensor:
 class Prediction:
     """One predicted frame for each asked slot."""
 
-    frames: NDArray[np.uint8]
-    """``(n, H, W, 3) uint8``."""
+    frames: Any
+    """``(n, H, W, 3) uint8`` array; a tensor on the model's device where that was asked for."""
     poses: NDArray[np.float64]
     """``(n, 5)`` where the model thinks the agent now is."""
     blocked: NDArray[np.bool_]
@@ -209,6 +209,7 @@ class WorldPack(nn.Module):
         *,
         evaluations: int | None = None,
         poses: NDArray[np.float64] | None = None,
+        on_device: bool = False,
     ) -> Prediction:
         """Predicts the next frame of each of ``slots`` and remembers it.
 
@@ -219,6 +220,7 @@ class WorldPack(nn.Module):
             generators: one for each slot: all that is random in a slot comes from its own.
             evaluations: network evaluations; None takes the model's default.
             poses: ``(n, 5)`` poses of the frames to predict where they are known (evaluation along recorded poses); None lets the model move.
+            on_device: leave the frames on the model's device.
         """
         act = check_action(actions, "actions")
         if act.shape != (len(slots), 9) or len(generators) != len(slots):
@@ -260,9 +262,10 @@ class WorldPack(nn.Module):
         counts = memory.put(slots, latents, query, action, imagined=True, where=finite)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
         # on a GPU, here it is waited for, and nowhere before
-        seen = Prediction(*(part.cpu().numpy() for part in (frames, query, blocked, finite, retrieved)))
+        rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))
+        prediction = Prediction(frames if on_device else frames.cpu().numpy(), *rest)
         memory.settle(slots, counts.cpu().numpy())
-        return seen
+        return prediction
 
     def _in_parts(self, work: Callable[..., tuple[torch.Tensor, ...]], rows: tuple[Any, ...], evaluations: int) -> tuple[torch.Tensor, ...]:
         size = self.denoiser.position.numel()

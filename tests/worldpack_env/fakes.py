@@ -94,6 +94,7 @@ class FakeModel:
 
     def __init__(self, *, retrieved: int = 3) -> None:
         self.config = SimpleNamespace(frame_size=SIZE, packing=SimpleNamespace(retrieved=retrieved))
+        self.device = torch.device("cpu")
         self.lose: set[int] = set()
         """Slots whose next predictions are not finite."""
         self.remembered: list[tuple[list[int], tuple[int, ...]]] = []
@@ -133,6 +134,7 @@ class FakeModel:
         generators: Sequence[torch.Generator],
         *,
         evaluations: int | None = None,
+        on_device: bool = False,
     ) -> Any:
         """Paints the next frames."""
         n = len(slots)
@@ -152,7 +154,8 @@ class FakeModel:
             retrieved[i, :2] = 0, memory.length[slot] // 2
             memory.pose[slot] = poses[i]
             memory.length[slot] += 1
-        return SimpleNamespace(frames=frames, poses=poses, blocked=blocked, finite=finite, retrieved=retrieved)
+        shown = torch.from_numpy(frames) if on_device else frames
+        return SimpleNamespace(frames=shown, poses=poses, blocked=blocked, finite=finite, retrieved=retrieved)
 
 
 class CountingWorld:

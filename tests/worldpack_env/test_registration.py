@@ -142,3 +142,18 @@ def test_bad_options_say_what_there_is(options: dict[str, Any], message: str) ->
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises((ValueError, OSError), match="voxel-65"):
         make_nav_env(model="voxel-65")
+
+
+@pytest.mark.parametrize("name", ["WorldPack/GoToImage-v0", "WorldPack/GoToImageReal-v0"])
+def test_tensors_where_they_are_asked_for(name: str) -> None:
+    options: dict[str, Any] = {"model": FakeModel(), "starts": make_bank("AB"), "output": "torch", "device": "cpu"}
+    vector = gym.make_vec(name, num_envs=2, **options)
+    observation, _ = vector.reset(seed=0)
+    assert {key: (type(value).__name__, tuple(value.shape)) for key, value in observation.items()} == {
+        "image": ("Tensor", (2, *SIZE, 3)),
+        "goal_image": ("Tensor", (2, *SIZE, 3)),
+    }
+    single, _ = make_nav_env(task="goto", real="Real" in name, **options).reset(seed=0)
+    assert type(single["image"]).__name__ == "Tensor"
+    with pytest.raises(ValueError, match=r"no output named 'jax'"):
+        make_nav_env(task="goto", **{**options, "output": "jax"})

@@ -515,3 +515,44 @@ def test_forks_share_the_past_and_have_futures_of_their_own() -> None:
     assert all(np.array_equal(v[i], v[3]) for v in shown.values() for i in range(4))
     with pytest.raises(ValueError, match="different numbers from 0 to 3"):
         env.fork(4)
+
+
+def as_arrays(value: Any) -> Any:
+    """The same with tensors as arrays."""
+    if isinstance(value, dict):
+        return {key: as_arrays(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return np.array([as_arrays(part) for part in value], object)
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("goal_obs", ["compass", "image"])
+def test_tensors_say_what_arrays_say(mode: AutoresetMode, goal_obs: str) -> None:
+    """Through ends of episodes, lost slots, snapshots and pictures."""
+    settings: dict[str, Any] = {"goal_obs": goal_obs, "max_episode_steps": 4, "keep_history": True}
+    models = FakeModel(), FakeModel()
+    arrays, _ = imagined_env(3, mode=mode, model=models[0], **settings)
+    rollout = Rollout(Imagination(models[1], 3, on_device=True), make_task("loop"), make_bank("ABA"), device=torch.device("cpu"), **settings)
+    tensors = NavVectorEnv(rollout, make_action_set("nav-4"), autoreset_mode=mode, render_mode="rgb_array")
+    shown, infos = tensors.reset(seed=5)
+    expected = arrays.reset(seed=5)
+    assert equal(as_arrays((shown, infos)[0]), expected[0])
+    assert all(isinstance(value, torch.Tensor) for value in shown.values())
+    assert shown["image"].dtype == torch.uint8
+    kept = [(shown, {key: value.clone() for key, value in shown.items()})]
+    saved = arrays.snapshot(), tensors.snapshot()
+    for step in range(11):
+        if mode is AutoresetMode.DISABLED and step and step % 4 == 0:
+            mask = {"reset_mask": np.ones(3, np.bool_)}
+            assert equal(as_arrays(tensors.reset(options=mask)[0]), arrays.reset(options=mask)[0])
+        for model in models:
+            model.lose = {1} if step == 2 and mode is not AutoresetMode.DISABLED else set()
+        one, two = arrays.step(NOOP + step % 4), tensors.step(NOOP + step % 4)
+        assert all(isinstance(value, torch.Tensor) for value in two[0].values())
+        assert all(isinstance(value, np.ndarray) for value in two[1:4])
+        assert all(equal(a, as_arrays(b)) for a, b in zip(one, two, strict=True))
+        kept.append((two[0], {key: value.clone() for key, value in two[0].items()}))
+    assert all(torch.equal(value, copied[key]) for given, copied in kept for key, value in given.items()), "what was given out stays"
+    assert equal(as_arrays(tensors.restore(saved[1])), arrays.restore(saved[0]))
+    assert [picture.shape for picture in tensors.render() or ()] == [arrays.rollout.picture(0).shape] * 3
