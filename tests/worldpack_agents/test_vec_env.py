@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 import worldpack_env  # noqa: F401 - registers the ids
 from tests.worldpack_agents.agent_fakes import SIZE, counting, quadrants
-from tests.worldpack_env.fakes import make_bank
+from tests.worldpack_env.fakes import FakeModel, make_bank
 from worldpack_agents.vec_env import SB3VecEnv, channels_first
 
 
@@ -142,7 +142,7 @@ def test_stable_baselines_wrappers_accept_it() -> None:
             lambda: gym.make_vec("CartPole-v1", 2, vectorization_mode="sync", vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP}),
             "expected a Dict",
         ),
-        (lambda: gym.make_vec("WorldPack/GoToReal-v0", 2, starts=make_bank("AB"), output="torch", device="cpu"), "output='numpy'"),
+        (lambda: gym.make_vec("WorldPack/GoTo-v0", 2, model=FakeModel(), starts=make_bank("AB"), output="torch"), "output='numpy'"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_with_the_reason(make, message: str) -> None:
