@@ -130,9 +130,12 @@ def speed_table(data: dict[str, Any]) -> list[str]:
         "| slots | evaluations per step | env steps/s | share of the matrix rate |",
         "|---|---|---|---|",
     ]
-    return lines + [
+    lines += [
         f"| {r['slots']} | {r['evaluations']} | {r['env_steps_per_second']:.0f} | {100 * r['share_of_matrix_rate']:.0f} % |" for r in data["rows"]
     ]
+    parts = data["parts_of_a_prediction"]
+    shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts["share_of_time"].items())
+    return [*lines, "", f"A prediction of {parts['slots']} slots on one thread: {shares}."]
 
 
 def train_table(data: dict[str, Any]) -> list[str]:

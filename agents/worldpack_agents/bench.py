@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -82,9 +84,43 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         "matrix_gflops_per_second": rate / 1e9,
         "weights": weights_id(config.model),
         "rows": rows,
+        "parts_of_a_prediction": {"slots": max(config.slots), "threads": 1, "share_of_time": _parts(model, config, max(config.slots))},
         "provenance": provenance(),
     }
     return _written(report, config.out)
+
+
+def _parts(model: WorldPack, config: BenchSpeedConfig, slots: int) -> dict[str, float]:
+    """Where a prediction's time goes, as shares: on one thread, with the model's own number of evaluations."""
+    from worldpack_model import world_model
+
+    call = _walker(model, config, slots, model.config.diffusion.evaluations)
+    timed: tuple[tuple[str, Any, str], ...] = (
+        ("retrieval", world_model, "select"),
+        ("motion", model.motion, "forward"),
+        ("context", model.denoiser, "prepare"),
+        ("evaluations", model.denoiser, "forward"),
+        ("decoder", model.autoencoder, "decode"),
+    )
+    clocks = {name: _Clock() for name, _, _ in timed}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.ExitStack() as stack:
+            for name, owner, method in timed:
+                stack.enter_context(mock.patch.object(owner, method, clocks[name].around(getattr(owner, method))))
+            for _ in range(2):  # to warm up
+                call()
+            for clock in clocks.values():
+                clock.seconds = 0.0
+            begin = time.perf_counter()
+            for _ in range(config.repeats):
+                call()
+            total = time.perf_counter() - begin
+    finally:
+        torch.set_num_threads(threads)
+    shares = {name: clock.seconds / total for name, clock in clocks.items()}
+    return shares | {"everything else": 1 - sum(shares.values())}
 
 
 def _operations(call: Callable[[], object]) -> int:

@@ -313,6 +313,8 @@ def _bench_speed(words: Sequence[str]) -> None:
         rows,
         f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads, {rate}",
     )
+    parts = report["parts_of_a_prediction"]
+    _table(["part", "share"], [[k, f"{v:.1%}"] for k, v in parts["share_of_time"].items()], f"A prediction of {parts['slots']} slots on one thread")
 
 
 def _bench_train(words: Sequence[str]) -> None:

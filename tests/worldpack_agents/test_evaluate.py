@@ -82,9 +82,14 @@ def test_a_replay_that_imagination_loses_says_so_and_stands_still() -> None:
 def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
     save_model(WorldPack(PRESETS["debug"]).eval(), tmp_path / "model")
     config = BenchSpeedConfig(model=str(tmp_path / "model"), slots=(2,), evaluations=(1,), history=3, repeats=3, out=tmp_path / "speed.json")
-    row = bench_speed(config)["rows"][0]
+    report = bench_speed(config)
+    row = report["rows"][0]
     assert row["env_steps_per_second"] == pytest.approx(2000 / row["ms_per_step"])
     assert row["ms_predict_alone"] > 0
+    parts = report["parts_of_a_prediction"]["share_of_time"]
+    assert list(parts) == ["retrieval", "motion", "context", "evaluations", "decoder", "everything else"]
+    assert sum(parts.values()) == pytest.approx(1)
+    assert all(0 < share < 1 for share in parts.values()), "no part is counted twice"
     assert json.loads((tmp_path / "speed.json").read_text())["provenance"]["machine"]["cores"] >= 1
 
 
