@@ -50,7 +50,7 @@ from worldpack_model.episodes import (
     write_atomically,
     write_episode,
 )
-from worldpack_model.geometry import wrap_degrees
+from worldpack_model.geometry import BOX, box_corner, wrap_degrees
 
 LOGGER = logging.getLogger(__name__)
 
@@ -93,10 +93,11 @@ class WorldFactory(Protocol):
 class _Tape:
     """Collects what a world shows while scripts play in it."""
 
-    def __init__(self, view: WorldView) -> None:
+    def __init__(self, world: World, view: WorldView) -> None:
         self.view = view
         self.frames = [view.frame.copy()]
         self.poses = [view.pose.copy()]
+        self.blocks = [world.solid(box_corner(view.pose), BOX)]
         self.actions: list[Action] = []
         self.blocked: list[bool] = []
         self.phases = ["look"]
@@ -109,6 +110,7 @@ class _Tape:
                 self.view = world.step(action)
                 self.frames.append(self.view.frame.copy())
                 self.poses.append(self.view.pose.copy())
+                self.blocks.append(world.solid(box_corner(self.view.pose), BOX))
                 self.actions.append(action)
                 self.blocked.append(bool(self.view.blocked))
                 self.phases.append(phase)
@@ -201,7 +203,7 @@ def _play(
     # A third each: LoopNav's yaw 0, a yaw that stepped turns return to, any yaw.
     yaw = float(rng.choice([0.0, TURN * int(rng.integers(16)), float(rng.uniform(-180.0, 180.0))]))
     start = point_of(surface, waypoints[0])
-    tape = _Tape(world.reset(seed, np.array([*start, float(wrap_degrees(yaw)), 0.0])))
+    tape = _Tape(world, world.reset(seed, np.array([*start, float(wrap_degrees(yaw)), 0.0])))
     turn_index = None
     if task in FREE_TASKS:
         script = explore if task == "explore" else bump
@@ -222,6 +224,7 @@ def _play(
         phases=tuple(tape.phases),
         turn_index=turn_index,
         blocked=np.array(tape.blocked, np.bool_),
+        blocks=None if any(box is None for box in tape.blocks) else np.stack([box for box in tape.blocks if box is not None]),
     )
 
 

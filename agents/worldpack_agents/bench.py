@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldpack_model.checkpoint import write_json
@@ -102,7 +103,7 @@ def _parts(model: WorldPack, config: BenchSpeedConfig, slots: int) -> dict[str, 
         ("evaluations", model.denoiser, "forward"),
         ("decoder", model.autoencoder, "decode"),
     )
-    clocks = {name: _Clock() for name, _, _ in timed}
+    clocks = {name: _Clock(model.device) for name, _, _ in timed}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -124,11 +125,14 @@ def _parts(model: WorldPack, config: BenchSpeedConfig, slots: int) -> dict[str, 
 
 
 def _operations(call: Callable[[], object]) -> int:
-    """Floating-point operations of ``call``; on one thread, since the counter sees its own thread alone."""
+    """Floating-point operations of ``call``.
+
+    On one thread, since the counter sees its own thread alone, and without fused attention, which it does not know on a processor.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             call()
     finally:
         torch.set_num_threads(threads)
@@ -248,10 +252,11 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
 
 
 class _Clock:
-    """Adds up the time spent in calls, those within each other once."""
+    """Adds up the time spent in calls, those within each other once; on a GPU until it has done what they asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         self.seconds, self._inside = 0.0, False
+        self._cuda = device is not None and device.type == "cuda"
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -261,6 +266,8 @@ class _Clock:
             try:
                 return call(*args, **kwargs)
             finally:
+                if self._cuda:
+                    torch.cuda.synchronize()
                 self.seconds += time.perf_counter() - begin
                 self._inside = False
 

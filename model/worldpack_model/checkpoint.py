@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
-FORMAT = 3
+FORMAT = 4
+_READS_FROM = {"denoiser": (3, "rotary pairs in another order"), "motion": (4, "a motion model of another kind")}
+"""The oldest format whose weights of a part can still be read, and what older ones have."""
 SHIPPED = Path(__file__).parent / "weights"
 PARTS = ("autoencoder", "denoiser", "motion")
 """Parts of a model, each in a file of its name."""
@@ -241,8 +243,9 @@ def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor
     if f"{part}.safetensors" not in manifest["files"]:
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / f"{part}.safetensors").items()}
-    if part == "denoiser" and int(manifest["format"]) < 3:
-        raise CheckpointError(f"{path} was written by an older version, with rotary pairs in another order (format 3 is read); train it again.")
+    oldest, what = _READS_FROM.get(part, (0, ""))
+    if int(manifest["format"]) < oldest:
+        raise CheckpointError(f"{path} was written by an older version, with {what} (format {manifest['format']}, {oldest} is read); train it again.")
     return config, tensors
 
 

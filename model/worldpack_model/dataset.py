@@ -5,6 +5,7 @@ Legend: N frames of all episodes together, B batch, F context frames, T frames o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,19 +18,26 @@ from numpy.typing import NDArray
 from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, write_folder
 from worldpack_model.config import ModelConfig
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
-from worldpack_model.motion import Body, unhindered
+from worldpack_model.geometry import BOX, box_corner
+from worldpack_model.motion import UNKNOWN, Blocks, Body, unhindered
 from worldpack_model.packing import Context
 from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
 from worldpack_model.retrieval import footprints, known_cells, select
 from worldpack_model.world_model import Batch
 
+_LAYOUT = {"layout": "2"}
+"""Of saved datasets: the first had no blocks."""
+
 
 def data_id(index: EpisodeIndex) -> str:
     """Short fingerprint of a folder of episodes: which files, with which contents."""
-    import hashlib
-
     text = json.dumps(sorted((entry.path, entry.frames, entry.video_sha256) for entry in index))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def records_id(index: EpisodeIndex) -> str:
+    """Short fingerprint of what is written beside the frames: the same episodes recorded again may say more."""
+    return hashlib.sha256("".join(entry.json_sha256 for entry in index).encode()).hexdigest()[:16]
 
 
 def iterate_frames(index: EpisodeIndex, limit: int | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -55,6 +63,8 @@ class LatentDataset:
     """``(N, 9)`` float32; row t leads from frame t to t + 1, the last row of an episode is zero."""
     starts: torch.Tensor
     """``(E + 1,) int64`` first frame of every episode, then N."""
+    blocks: torch.Tensor
+    """``(N, *BOX) uint8`` the blocks around the body: 1 solid, 0 not, ``motion.UNKNOWN`` where the recording does not say."""
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -77,7 +87,7 @@ class LatentDataset:
         Raises:
             EpisodeError: if an episode is damaged or too short, naming it.
         """
-        latents, poses, actions, starts = [], [], [], [0]
+        latents, poses, actions, starts, blocks = [], [], [], [0], []
         for entry in index:
             episode = index.read(entry, verify=False)
             if len(episode) < 2:
@@ -87,20 +97,22 @@ class LatentDataset:
             poses.append(torch.from_numpy(episode.poses))
             actions.append(torch.cat([torch.from_numpy(episode.actions), torch.zeros((1, 9))]))
             starts.append(starts[-1] + len(episode))
+            told = episode.blocks
+            blocks.append(torch.full((len(episode), *BOX), UNKNOWN, dtype=torch.uint8) if told is None else torch.from_numpy(told).byte())
             progress(len(episode))
         # contiguous: as it is read back, so that a continued run takes the very same arithmetic
-        return cls(torch.cat(latents).contiguous(), torch.cat(poses), torch.cat(actions), torch.tensor(starts))
+        return cls(torch.cat(latents).contiguous(), torch.cat(poses), torch.cat(actions), torch.tensor(starts), torch.cat(blocks))
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Writes the dataset as a checked folder; ``about`` says what it was made from."""
-        tensors = {"latents": self.latents, "poses": self.poses, "actions": self.actions, "starts": self.starts}
-        write_folder(path, {"latents.safetensors": tensors}, {"about": about})
+        tensors = {"latents": self.latents, "poses": self.poses, "actions": self.actions, "starts": self.starts, "blocks": self.blocks}
+        write_folder(path, {"latents.safetensors": tensors}, {"about": about | _LAYOUT})
 
     @classmethod
     def load(cls, path: Path, about: dict[str, str]) -> LatentDataset | None:
         """Reads a saved dataset, or None if it is missing, damaged or made from something else."""
         try:
-            if read_manifest(path).get("about") != about:
+            if read_manifest(path).get("about") != about | _LAYOUT:
                 return None
             return cls(**read_tensors(path / "latents.safetensors"))
         except CheckpointError:
@@ -191,6 +203,7 @@ class LatentDataset:
             query=self.poses[here + 1],
             body=self._body(here, target > 1),
             footprints=footprints(config.packing, query=towards, poses=poses, steps=steps, imagined=imagined),
+            blocks=Blocks(self.blocks[here], torch.from_numpy(box_corner(self.poses[here].numpy()))),
             target=self.latents[here + 1].float(),
             known=known_cells(
                 self.poses[here + 1],

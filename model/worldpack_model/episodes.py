@@ -4,8 +4,9 @@ The JSON file is a list with one record a video frame, in LoopNav's field names 
 and our recordings are one thing. Three differences, all additions:
 
 * our numbers keep full float precision (LoopNav rounds to 3 decimals), so poses and actions come back as they were written;
-* every record's ``extra_info`` also names the ``phase`` it belongs to and says whether a wall ``blocked`` the walk, and the first record's
-  carries what holds for the whole episode: ``world``, ``ticks_per_step``, ``waypoints``, ``turn_index`` and ``video_sha256``;
+* every record's ``extra_info`` also names the ``phase`` it belongs to and says whether a wall ``blocked`` the walk and, where the engine tells,
+  which ``blocks`` around the body are solid (``geometry.BOX``, packed bits in hexadecimal); the first record's carries what holds for the whole
+  episode: ``world``, ``ticks_per_step``, ``waypoints``, ``turn_index`` and ``video_sha256``;
 * small frames are stored lossless (FFV1); MJPG, as LoopNav uses, is read as well.
 
 A record's action led to *that* record's frame. It is converted here, at the border, to the project's alignment: action ``t`` turns frame
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from worldpack_model.geometry import (
     ACTION_DIM,
+    BOX,
     DPITCH,
     DYAW,
     KEYS,
@@ -126,6 +128,8 @@ class Episode:
     """Game ticks of 50 ms from one frame to the next."""
     blocked: NDArray[np.bool_] | None = None
     """``(T - 1,) bool``: a wall stopped (part of) the walk of action ``t``; None where that was not recorded, as in LoopNav's own data."""
+    blocks: NDArray[np.bool_] | None = None
+    """``(T, *BOX) bool``: the solid blocks around the body in each frame (``geometry.box_corner``); None where the engine does not tell."""
 
     def __post_init__(self) -> None:
         """Checks shapes and types.
@@ -142,6 +146,8 @@ class Episode:
             raise ValueError(f"actions must be ({n - 1}, {ACTION_DIM}) float32, not {self.actions.shape} {self.actions.dtype}.")
         if self.blocked is not None and (self.blocked.shape != (n - 1,) or self.blocked.dtype != np.bool_):
             raise ValueError(f"blocked must be ({n - 1},) bool, not {self.blocked.shape} {self.blocked.dtype}.")
+        if self.blocks is not None and (self.blocks.shape != (n, *BOX) or self.blocks.dtype != np.bool_):
+            raise ValueError(f"blocks must be {(n, *BOX)} bool, not {self.blocks.shape} {self.blocks.dtype}.")
         if self.waypoints.ndim != 2 or self.waypoints.shape[1] != 3 or self.waypoints.dtype != np.float64:
             raise ValueError(f"waypoints must be (g, 3) float64, not {self.waypoints.shape} {self.waypoints.dtype}.")
         if len(self.phases) != n:
@@ -244,6 +250,8 @@ def _to_records(episode: Episode, video_sha256: str) -> list[dict[str, Any]]:
         extra: dict[str, Any] = {**common, "phase": episode.phases[t]}
         if t and episode.blocked is not None:
             extra["blocked"] = bool(episode.blocked[t - 1])
+        if episode.blocks is not None:
+            extra["blocks"] = np.packbits(episode.blocks[t]).tobytes().hex()
         if t == 0:
             extra["world"] = episode.world
             extra["ticks_per_step"] = episode.ticks_per_step
@@ -372,6 +380,7 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
         }
         if "world" in extra:
             walls = [record["extra_info"].get("blocked") for record in records[1:]]
+            boxes = [record["extra_info"].get("blocks") for record in records]
             return Episode(
                 frames=frames,
                 poses=poses,
@@ -382,6 +391,7 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
                 turn_index=None if extra["turn_index"] is None else int(extra["turn_index"]),
                 ticks_per_step=int(extra["ticks_per_step"]),
                 blocked=None if None in walls else np.array(walls, np.bool_),
+                blocks=None if None in boxes else np.stack([_unpack(text) for text in boxes]),
                 **common,
             )
         waypoints, phases, turn_index = _legs_of_loopnav([record.get("goal") for record in records], poses)
@@ -398,6 +408,15 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EpisodeFormatError(f"{path} does not describe a whole episode ({error}); record the episode again.") from None
+
+
+def _unpack(text: str) -> NDArray[np.bool_]:
+    """Blocks ``BOX`` from the packed bits of a record."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
+    size = int(np.prod(BOX))
+    if len(bits) != -(-size // 8) * 8:
+        raise ValueError(f"blocks are {len(text)} digits, expected {-(-size // 8) * 2}")
+    return bits[:size].astype(np.bool_).reshape(BOX)
 
 
 def _legs_of_loopnav(goals: list[Any], poses: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...], int | None]:

@@ -9,6 +9,7 @@ Every other file (engines, recorder, model, tasks) uses these and no others.
 * **Action** ``(9,) float32``: seven held keys as 0/1 in the order of ``KEYS``, then the camera turn ``(dpitch, dyaw)`` in degrees per env step.
 * **Step**: one env step is ``TICKS_PER_STEP`` game ticks of 50 ms.
 * **Frames** ``(..., H, W, 3) uint8`` RGB outside the model.
+* **Box**: the blocks around a body, ``BOX`` of them along x, y and z; its lowest corner is :func:`box_corner`.
 
 Functions work on NumPy arrays and, where their name says so, on torch tensors. Directions are world vectors ``(x, y, z)`` with y up.
 """
@@ -38,6 +39,11 @@ DPITCH: Final = 7
 """Index of the camera's pitch change in an action."""
 DYAW: Final = 8
 """Index of the camera's yaw change in an action."""
+
+BOX: Final = (5, 6, 5)
+"""Blocks along x, y and z that a recording says of the surroundings of a body: two around its own column, from three below its feet to two above."""
+FOOTING: Final = 0.25
+"""Blocks; feet that are at most so far below the top of a block count as on it."""
 
 Floats = NDArray[np.float64]
 
@@ -81,6 +87,12 @@ def check_action(action: ArrayLike, name: str = "action") -> NDArray[np.float32]
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds a number that is not finite: {array.tolist()}.")
     return array
+
+
+def box_corner(poses: ArrayLike) -> NDArray[np.int64]:
+    """Lowest corner ``(..., 3)``, in blocks, of the box around bodies at ``poses (..., 5)``."""
+    p = np.asarray(poses, np.float64)
+    return np.floor(np.stack([p[..., 0] - 2, p[..., 1] + FOOTING - 3, p[..., 2] - 2], axis=-1)).astype(np.int64)
 
 
 def forward_vector(yaw: ArrayLike, pitch: ArrayLike = 0.0) -> Floats:

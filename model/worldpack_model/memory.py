@@ -38,8 +38,8 @@ class CompressedMemory:
     Long histories cost no more than short ones: keyframes lie in stretches of ``STRETCH`` columns with a bounding box each, and :meth:`near` opens
     the nearest boxes only.
 
-    A GPU is never waited for: what shapes and columns depend on is known on the host as well. Only how many frames were kept is not, until
-    :meth:`settle` is told; :meth:`append` sees to that itself.
+    Nothing is read back from a GPU on the way: what shapes and columns depend on is known on the host as well. Only how many frames were kept is
+    not, until :meth:`settle` is told; :meth:`append` sees to that itself.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -39,25 +39,25 @@ def in_parts(work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any
         count, threads = len(first), torch.get_num_threads()
         parts = max(1, min(threads, count // LEAST_ROWS))
         within = max(1, min(threads // parts, count // parts * size // WORTH_A_THREAD))
-        if parts == 1:
-            return _with_threads(within, work, arguments)
         cuts = [count * i // parts for i in range(parts + 1)]
         pieces = [_rows(arguments, slice(a, b)) for a, b in itertools.pairwise(cuts)]
         # the last part is this thread's own
         others = [_pool(os.getpid(), threads).submit(_with_threads, within, work, piece) for piece in pieces[:-1]]
-        last = _with_threads(within, work, pieces[-1])
-        return tuple(torch.cat(column) for column in zip(*(other.result() for other in others), last, strict=True))
+        try:
+            last = _with_threads(within, work, pieces[-1])
+            done = [*(other.result() for other in others), last]
+        finally:
+            wait(others)
+            # torch keeps the setting by thread, and the last one set for threads that are new to it: so after the others, and here
+            torch.set_num_threads(threads)
+        return done[0] if parts == 1 else tuple(torch.cat(column) for column in zip(*done, strict=True))
 
 
 def _with_threads(threads: int, work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
-    """``work(*arguments)`` with so many threads within its operations; a setting of the calling thread alone."""
-    before = torch.get_num_threads()
+    """``work(*arguments)`` with so many threads within the operations of the calling thread."""
     torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            return work(*arguments)
-    finally:
-        torch.set_num_threads(before)
+    with torch.no_grad():
+        return work(*arguments)
 
 
 def _rows(value: Any, part: slice) -> Any:

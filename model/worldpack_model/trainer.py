@@ -35,9 +35,9 @@ from worldpack_model.checkpoint import (
     write_json,
 )
 from worldpack_model.config import PRESETS, ModelConfig, lookup
-from worldpack_model.dataset import LatentDataset, data_id, iterate_frames
+from worldpack_model.dataset import LatentDataset, data_id, iterate_frames, records_id
 from worldpack_model.episodes import EpisodeIndex
-from worldpack_model.motion import Body, MotionModel, shaken, strayed
+from worldpack_model.motion import UNKNOWN, Body, MotionModel, shaken, strayed
 from worldpack_model.replay import PredictionReplay
 from worldpack_model.stage import Kept, Progress, RunFolder, Stage, step_generator
 from worldpack_model.world_model import WorldPack, cell_weights
@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 ROLLED_SHARE = 0.4
 """Share of the denoiser's targets that are frames of rollouts, where there are any."""
+BLOCKS_WEIGHT = 4.0
+"""Weight of the cross-entropy of the blocks around, in the motion model's training."""
 BLIND_BATCH = 256
 """Steps of bodies in a training step on the body's state alone."""
 
@@ -107,11 +109,11 @@ class TrainModelConfig:
     """Share of the steps after which the adversary joins, which makes the sampler's results sharp; 1 never."""
     init_run: Path | None = None
     """Run folder on the same data whose adversary and kept predictions go on here, instead of fresh ones."""
-    body_steps: int = 12_000
+    body_steps: int = 8_000
     """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
-    body_rate: float = 5e-3
+    body_rate: float = 3e-3
     """Peak learning rate of those."""
-    motion_steps: int = 10_000
+    motion_steps: int = 5_000
     """Training steps of the whole motion model, after those."""
     motion_batch: int = 64
     """Steps of bodies in a training step of the whole motion model."""
@@ -253,7 +255,7 @@ class _Run:
 
     def encode(self, index: EpisodeIndex) -> LatentDataset:
         """Latents of all episodes, from the run folder if they are there."""
-        about = {"data_id": self.fingerprint, "autoencoder": _fingerprint(self.model.autoencoder)}
+        about = {"data_id": self.fingerprint, "records": records_id(index), "autoencoder": _fingerprint(self.model.autoencoder)}
         path = self.config.out / "latents"
         for folder in (path, *([self.config.latents] if self.config.latents else [])):
             found = LatentDataset.load(folder, about)
@@ -340,14 +342,15 @@ class _Run:
     def fit_motion(self, dataset: LatentDataset, replay: PredictionReplay) -> None:
         """Trains the motion model, first its trunk on the body's state alone, then all of it; then writes the finished model."""
         config, device, motion = self.config, self.accelerator.device, self.model.motion
+        if bool((dataset.blocks == UNKNOWN).all()):
+            log.warning("The recordings in %s do not say which blocks are solid; motion is learned from what the bodies did alone.", config.data)
         if config.init_motion is not None:
             load_state(motion, read_part(config.init_motion, "motion")[1], config.init_motion)
 
         def blind(generator: torch.Generator) -> torch.Tensor:
             body, after = dataset.moves(BLIND_BATCH, generator)
             body, target = shaken(body, after, generator)
-            loss, _ = motion.loss(_to(body, device), None, target.to(device))
-            return loss.mean()
+            return motion.loss(_to(body, device), None, target.to(device))[0].mean()
 
         def alone(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             return blind(generator), {}
@@ -368,16 +371,17 @@ class _Run:
             if whole.step >= config.strays_from * whole.total:
                 off, target, around = strayed(body, target, around, generator)
             with self.accelerator.autocast():
-                loss, error = motion.loss(_to(off, device), _to(around, device), target.to(device))
-            seeing = (weight * loss).mean()
+                loss, error, told = motion.loss(_to(off, device), _to(around, device), target.to(device), _to(batch.blocks, device))
+            seeing, blocks = (weight * loss).mean(), told.mean()
             astray = (off.pose != body.pose).any(1).to(device)
             logs = {
                 "seeing": seeing.detach(),
+                "blocks": blocks.detach(),
                 "error_blocks": _mean_of(weight * error, ~astray),
                 "error_above_a_tenth": _mean_of(weight * (error > 0.1), ~astray),
                 "error_blocks_strayed": _mean_of(weight * error, astray),
             }
-            return seeing + 0.5 * blind(generator), logs
+            return seeing + 0.5 * blind(generator) + BLOCKS_WEIGHT * blocks, logs
 
         whole = Stage(self.folder, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
         if whole.resume() < whole.total:

@@ -66,7 +66,7 @@ def rotate(x: torch.Tensor, turn: Turn) -> torch.Tensor:
     """
     cosine, sine = turn.cosine.to(x.dtype), turn.sine.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
-    if not torch.is_grad_enabled():  # the same products, each half written where it belongs
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the same products, each half written where it belongs
         turned = torch.empty_like(x, memory_format=torch.contiguous_format)
         first, second = turned.chunk(2, dim=-1)
         torch.mul(a, cosine, out=first).addcmul_(b, sine, value=-1)

@@ -19,7 +19,7 @@ from worldpack_model.config import ModelConfig, Precision
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
-from worldpack_model.motion import Body, MotionModel, advance, realised, unhindered, was_blocked
+from worldpack_model.motion import Blocks, Body, MotionModel, advance, realised, unhindered, was_blocked
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.threads import in_parts
@@ -36,6 +36,8 @@ class Batch(NamedTuple):
     """Pose of the frame before it, the action from there to the target, and how the body moved until then."""
     footprints: Footprints
     """Remembered positions around the body."""
+    blocks: Blocks
+    """What the recording says of the blocks around the body."""
     target: torch.Tensor
     """``(B, C, h, w)`` latent of the target."""
     known: torch.Tensor
@@ -261,7 +263,7 @@ class WorldPack(nn.Module):
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
         counts = memory.put(slots, latents, query, action, imagined=True, where=finite)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
-        # on a GPU, here it is waited for, and nowhere before
+        # from a GPU only this is read back
         rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))
         prediction = Prediction(frames if on_device else frames.cpu().numpy(), *rest)
         memory.settle(slots, counts.cpu().numpy())

@@ -180,6 +180,9 @@ class CountingWorld:
         self.pose = move(self.pose, act)
         return WorldView(paint(step=self.steps, seed=self.seed, turn=128 + float(act[DYAW])), self.pose.copy(), False)
 
+    def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> None:
+        """It does not tell."""
+
     def surface(self) -> Surface:
         """Has none."""
         raise NotImplementedError

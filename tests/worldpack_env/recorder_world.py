@@ -50,6 +50,12 @@ class RecorderWorld:
         """The whole ground."""
         return self._surface
 
+    def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """Everything below the ground's top."""
+        x, y, z = (int(first) + np.arange(n) for first, n in zip(np.asarray(corner), size, strict=True))
+        top = self._surface.heights[np.clip(x + SIZE // 2, 0, SIZE - 1)][:, np.clip(z + SIZE // 2, 0, SIZE - 1)]
+        return y[None, :, None] < top[:, None, :]
+
     def _ground(self, x: float, z: float) -> float:
         """Highest column under the player's feet."""
         best = -np.inf

@@ -24,7 +24,7 @@ from worldpack_env.explorers import Style
 from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, record, record_episode
 from worldpack_env.worlds import Surface, WorldView
 from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, read_episode, write_episode
-from worldpack_model.geometry import DPITCH, DYAW, KEYS, wrap_degrees
+from worldpack_model.geometry import BOX, DPITCH, DYAW, KEYS, box_corner, wrap_degrees
 
 TASKS = [
     ("ABA", 5),
@@ -116,6 +116,10 @@ def test_action_t_leads_to_frame_t_plus_1_also_on_disk(tmp_path: Path) -> None:
         np.testing.assert_array_equal(view.frame, back.frames[t + 1])
         np.testing.assert_allclose(view.pose, back.poses[t + 1], atol=1e-9)
         assert back.blocked is not None and view.blocked == back.blocked[t]
+        assert back.blocks is not None
+        np.testing.assert_array_equal(back.blocks[t + 1], world.solid(box_corner(view.pose), BOX))
+        assert back.blocks[t + 1].any()
+        assert not back.blocks[t + 1].all()
 
 
 def test_same_chance_same_episode() -> None:

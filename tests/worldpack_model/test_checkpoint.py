@@ -162,11 +162,12 @@ while True:
     assert last > 0
 
 
-def test_weights_with_rotary_pairs_in_the_old_order_are_refused(model: WorldPack, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "what"), [(2, "rotary pairs"), (3, "motion model")])
+def test_weights_of_older_kinds_are_refused_with_the_reason(model: WorldPack, tmp_path: Path, version: int, what: str) -> None:
     save_model(model, tmp_path / "old")
     manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
-    (tmp_path / "old" / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(CheckpointError, match="older version.*train it again"):
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps({**manifest, "format": version}))
+    with pytest.raises(CheckpointError, match=f"older version.*{what}.*train it again"):
         load_model(str(tmp_path / "old"))
 
 

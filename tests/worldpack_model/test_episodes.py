@@ -27,7 +27,7 @@ from worldpack_model.episodes import (
     split_of,
     write_episode,
 )
-from worldpack_model.geometry import DPITCH, DYAW, wrap_degrees
+from worldpack_model.geometry import BOX, DPITCH, DYAW, wrap_degrees
 
 
 def make_episode(seed: int = 3, frames: int = 12, task: str = "ABA", nav_range: int = 5, size: tuple[int, int] = (16, 18)) -> Episode:
@@ -53,6 +53,7 @@ def make_episode(seed: int = 3, frames: int = 12, task: str = "ABA", nav_range: 
         phases=("look",) * 3 + ("out",) * (turn - 3) + ("back",) * (frames - turn),
         turn_index=turn,
         blocked=rng.random(frames - 1) < 0.3,
+        blocks=rng.random((frames, *BOX)) < 0.5,
     )
 
 
@@ -67,6 +68,9 @@ def assert_same(a: Episode, b: Episode) -> None:
     assert (a.blocked is None) == (b.blocked is None)
     if a.blocked is not None and b.blocked is not None:
         np.testing.assert_array_equal(a.blocked, b.blocked)
+    assert (a.blocks is None) == (b.blocks is None)
+    if a.blocks is not None and b.blocks is not None:
+        np.testing.assert_array_equal(a.blocks, b.blocks)
     for name in ("task", "site", "nav_range", "seed", "world", "phases", "turn_index", "ticks_per_step"):
         assert getattr(a, name) == getattr(b, name), name
 
@@ -97,6 +101,7 @@ def test_an_episode_of_one_frame_and_without_turn(tmp_path: Path) -> None:
         phases=("explore",),
         turn_index=None,
         blocked=None,
+        blocks=None,
     )
     back = read_episode(write_episode(tmp_path, one))
     assert len(back) == 1 and back.actions.shape == (0, 9) and back.turn_index is None
@@ -171,6 +176,7 @@ def test_loopnavs_own_files_are_read(tmp_path: Path) -> None:
         ({"phases": ("look",)}, "phases"),
         ({"turn_index": 12}, "turn_index"),
         ({"blocked": np.zeros(12, bool)}, "blocked"),
+        ({"blocks": np.zeros((12, 5, 5, 5), bool)}, "blocks"),
         ({"site": "../away"}, "folder"),
         ({"task": ""}, "folder"),
     ],
@@ -398,3 +404,12 @@ def test_splits() -> None:
     for seed in (-1, 1_000_000):
         with pytest.raises(ValueError, match="no split"):
             split_of(seed)
+
+
+def test_blocks_of_the_wrong_length_are_named(tmp_path: Path) -> None:
+    path = write_episode(tmp_path, make_episode())
+    records = json.loads(path.read_text())
+    records[4]["extra_info"]["blocks"] = "ff00"
+    path.write_text(json.dumps(records))
+    with pytest.raises(EpisodeFormatError, match="blocks are 4 digits, expected 38"):
+        read_episode(path)

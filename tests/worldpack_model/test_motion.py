@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from worldpack_model.config import PRESETS, VARIANTS
+from worldpack_model.geometry import BOX, EYE_HEIGHT, box_corner, camera_rays, world_rays_torch
 from worldpack_model.motion import (
     ASIDE_SHARE,
     BLOCKED_SHARE,
     POSE_NOISE,
     STRAYED_BLOCKS,
     STRAYED_SHARE,
+    UNKNOWN,
+    Blocks,
     Body,
     MotionModel,
     MotionPrediction,
@@ -21,6 +24,8 @@ from worldpack_model.motion import (
     unhindered,
     was_blocked,
 )
+from worldpack_model.motion import _blocks_at as blocks_at
+from worldpack_model.motion import _cells as cells_of
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import FOOTPRINTS, Footprints, footprints
 
@@ -196,7 +201,7 @@ def test_it_learns_a_wall_from_a_remembered_view() -> None:
 
     for _ in range(240):
         c, target, _ = batch(32)
-        loss, _ = model.loss(body(32), (c, nothing_stood(32)), target)
+        loss = model.loss(body(32), (c, nothing_stood(32)), target)[0]
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
@@ -205,3 +210,59 @@ def test_it_learns_a_wall_from_a_remembered_view() -> None:
         likeliest = model(body(64), (c, nothing_stood(64))).likeliest
     assert ((likeliest[:, 2] < 0.4) == wall).float().mean() > 0.95
     assert (likeliest - target).norm(dim=-1).median() < 0.1
+
+
+def told(pose: torch.Tensor, block: tuple[int, int, int], solid: torch.Tensor) -> Blocks:
+    """A recording that tells of one block only, given by its lowest corner."""
+    box = torch.full((len(pose), *BOX), UNKNOWN, dtype=torch.uint8)
+    corner = torch.from_numpy(box_corner(pose.numpy()))
+    x, y, z = (torch.tensor(block) - corner[0]).tolist()
+    box[:, x, y, z] = solid.byte()
+    return Blocks(box, corner)
+
+
+def test_what_a_recording_tells_of_blocks_is_found_by_their_place() -> None:
+    before = body(3)  # at (0.5, 64, 0.5), walking to +z
+    blocks = told(before.pose, (0, 64, 1), torch.tensor([True, False, True]))
+    cells = cells_of(before)
+    assert cells[0].amin(0).tolist() == [-1, 61, -1]
+    assert cells[0].amax(0).tolist() == [1, 66, 1]
+    at = (cells[0] == torch.tensor([0, 64, 1])).all(-1)
+    truth = blocks_at(blocks, cells)
+    assert truth[:, at][:, 0].tolist() == [1, 0, 1]
+    assert (truth[:, ~at] == UNKNOWN).all()
+    strayed_up = before._replace(pose=before.pose + torch.tensor([0.0, 2, 0, 0, 0]))
+    truth = blocks_at(blocks, cells_of(strayed_up))
+    assert truth[:, (cells_of(strayed_up)[0] == torch.tensor([0, 64, 1])).all(-1)][:, 0].tolist() == [1, 0, 1], "a block stays where it is"
+    far = before._replace(pose=before.pose + 40)
+    assert (blocks_at(blocks, cells_of(far)) == UNKNOWN).all()
+
+
+def test_it_learns_a_block_from_where_it_is_in_a_picture() -> None:
+    """The one cell of a picture that lies on the ray to the block says what it is; all others say something by chance."""
+    torch.manual_seed(0)
+    model, generator = MotionModel(CONFIG), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.surroundings.parameters(), lr=3e-3)
+    rays = torch.from_numpy(camera_rays(*CONFIG.latent_size)).reshape(-1, 3)
+
+    def batch(count: int) -> tuple[Context, Blocks, torch.Tensor]:
+        solid, c = torch.rand(count, generator=generator) < 0.5, context(count, generator)
+        c.used[:, 1:] = False
+        c.poses[:, 0] += torch.tensor([0.0, 0, -3, 0, 5]) + torch.rand((count, 5), generator=generator) * torch.tensor([1.0, 0, 0, 30, 15])
+        way = torch.tensor([0.5, 64.5, 1.5]) - c.poses[:, 0, :3] - torch.tensor([0, EYE_HEIGHT, 0])
+        cell = (world_rays_torch(rays, c.poses[:, :1]) * way[:, None]).sum(-1).argmax(1)
+        c.latents[:, 0, 0] = 2.0 * torch.randint(0, 2, (count, *CONFIG.latent_size), generator=generator) - 1
+        c.latents[:, 0, 0].flatten(1)[torch.arange(count), cell] = torch.where(solid, 1.0, -1.0)
+        return c, told(body(count).pose, (0, 64, 1), solid), solid
+
+    for _ in range(300):
+        c, blocks, _ = batch(64)
+        loss = model.loss(body(64), (c, nothing_stood(64)), torch.zeros(64, 3), blocks)[2].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    c, _, solid = batch(256)
+    with torch.no_grad():
+        _, odds = model.surroundings(body(256), c, nothing_stood(256))
+    at = (cells_of(body(1))[0] == torch.tensor([0, 64, 1])).all(-1)
+    assert ((odds[:, at][:, 0] > 0) == solid).float().mean() > 0.9

@@ -6,8 +6,8 @@ import torch
 
 from worldpack_model.checkpoint import CheckpointError
 from worldpack_model.config import PRESETS
-from worldpack_model.geometry import ACTION_DIM
-from worldpack_model.motion import Body
+from worldpack_model.geometry import ACTION_DIM, BOX
+from worldpack_model.motion import Blocks, Body
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints
 from worldpack_model.summary import summarise
@@ -53,6 +53,7 @@ def batch(model: WorldPack, generator: torch.Generator) -> Batch:
         query=torch.zeros((1, 5), dtype=torch.float64),
         body=Body(poses[:, 0], torch.zeros((1, ACTION_DIM)), torch.zeros((1, 3), dtype=torch.float64), torch.zeros((1, ACTION_DIM))),
         footprints=Footprints(poses[..., :3], context.imagined, context.used),
+        blocks=Blocks(torch.zeros((1, *BOX), dtype=torch.uint8), torch.zeros((1, 3), dtype=torch.int64)),
         target=torch.randn((1, *shape), generator=generator),
         known=torch.ones((1, *shape[1:])),
         frame=torch.zeros(1, dtype=torch.int64),

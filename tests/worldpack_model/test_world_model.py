@@ -164,7 +164,7 @@ def test_bad_input_is_named(model: WorldPack) -> None:
 
 
 class NothingWaits(TorchDispatchMode):
-    """Refuses what makes a host wait for its device: numbers read out of tensors, and sizes that depend on what is in them."""
+    """Refuses what reads back from a device, which makes the host wait: numbers read out of tensors, and sizes that depend on what is in them."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero", "repeat_interleave.Tensor")
 
@@ -177,7 +177,7 @@ class NothingWaits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_step_waits_for_the_device_only_to_copy_its_result(known: bool) -> None:
+def test_a_step_reads_nothing_back_from_the_device_but_its_result(known: bool) -> None:
     """On a processor nothing is ever waited for, but the operations that would are seen; results are copied by ``cpu()``, which is none of them."""
     model = WorldPack(dataclasses.replace(PRESETS["debug"], memory=MemoryConfig(capacity=8, min_distance=0.1)))
     slots, rng, threads = 3, np.random.default_rng(0), torch.get_num_threads()

@@ -56,6 +56,17 @@ class World(Protocol):
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to."""
 
+    def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> NDArray[np.bool_] | None:
+        """Which blocks no body can enter.
+
+        Args:
+            corner: ``(3,)`` whole numbers, the lowest corner of a box of blocks.
+            size: blocks along x, y and z.
+
+        Returns:
+            ``size`` bool; None where the engine does not tell.
+        """
+
     def close(self) -> None:
         """Frees the engine; may be called twice."""
 

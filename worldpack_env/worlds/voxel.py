@@ -60,6 +60,17 @@ def _solid(blocks: NDArray[np.uint8], x: int, y: int, z: int) -> bool:
 
 
 @njit(cache=True, error_model="numpy")
+def _solid_box(blocks: NDArray[np.uint8], x: int, y: int, z: int, nx: int, ny: int, nz: int) -> NDArray[np.bool_]:
+    """:func:`_solid` for ``(nx, ny, nz)`` cells from (x, y, z) on."""
+    box = np.empty((nx, ny, nz), np.bool_)
+    for i in range(nx):
+        for j in range(ny):
+            for k in range(nz):
+                box[i, j, k] = _solid(blocks, x + i, y + j, z + k)
+    return box
+
+
+@njit(cache=True, error_model="numpy")
 def _overlaps(blocks: NDArray[np.uint8], x: float, y: float, z: float) -> bool:
     """True when the player's box with feet at (x, y, z) in grid units cuts a solid cell."""
     h = 0.5 * WIDTH - _GAP
@@ -297,6 +308,11 @@ class VoxelWorld:
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to; its arrays are read-only."""
         return self._ready().surface
+
+    def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """Which blocks ``size`` of a box from ``corner (3,)`` no body can enter, of the world last reset to; what is outside of it is solid."""
+        x, y, z = (int(v) for v in np.asarray(corner))
+        return _solid_box(self._ready().blocks, x - ORIGIN[0], y, z - ORIGIN[1], *size)
 
     def render(self, pose: ArrayLike) -> NDArray[np.uint8]:
         """The ``(H, W, 3) uint8`` picture from any pose ``(5,)`` of the world last reset to; moves nothing."""

@@ -325,6 +325,19 @@ def test_random_play_never_enters_a_block() -> None:
             assert np.isfinite(view.pose).all()
 
 
+def test_solid_blocks_are_those_a_body_cannot_stand_in(world: VoxelWorld) -> None:
+    """Around places to stand: ground below, room for a body above; beyond the border everything is solid."""
+    world.reset(5)
+    surface = world.surface()
+    for i, k in np.argwhere(surface.walkable)[::997]:
+        x, z, height = i + surface.origin[0], k + surface.origin[1], int(surface.heights[i, k])
+        assert world.solid((x, height - 1, z), (1, 3, 1))[0, :, 0].tolist() == [True, False, False]
+    box = world.solid((voxel.ORIGIN[0] - 2, 60, 0), (2, 3, 4))
+    assert box.shape == (2, 3, 4)
+    assert box.all()
+    assert not world.solid((0, 200, 0), (3, 3, 3)).any()
+
+
 def test_spawn_is_walkable_and_the_default() -> None:
     one, two = VoxelWorld(), VoxelWorld((32, 48))
     for seed in range(6):
