@@ -122,7 +122,8 @@ class WorldPack(nn.Module):
     def in_bf16(self) -> WorldPack:
         """Turns the denoiser's weights to bfloat16, for imagining only; shipped weights lose nothing by it. Returns the model.
 
-        Geometry, autoencoder and motion model stay in float32: half a grey level would be seen, and poses add up.
+        Frames are decoded in it as well, which moves a pixel by about a grey level at most (a test says so). Geometry, encoder and motion
+        model stay in float32: what is remembered and poses add up.
         """
         self.bf16 = True
         for parameter in self.denoiser.parameters():  # not its buffers: rays and frequencies
@@ -283,7 +284,9 @@ class WorldPack(nn.Module):
         local = realised(body.pose, query).float()
         latents = self.imagine(context, query, body.action, local, noise, evaluations)
         finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
-        frames = tensor_to_frames(self.autoencoder.decode(torch.where(finite[:, None, None, None], latents, 0.0)))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            pictures = self.autoencoder.decode(torch.where(finite[:, None, None, None], latents, 0.0))
+        frames = tensor_to_frames(pictures.float())
         frames = torch.where(finite[:, None, None, None], frames, 0)
         return latents, frames, query, was_blocked(body.action, local), finite
 

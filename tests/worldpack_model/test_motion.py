@@ -51,6 +51,11 @@ def context(count: int, generator: torch.Generator) -> Context:
     )
 
 
+def first(c: Context, frames: int) -> Context:
+    """The first frames of a context alone."""
+    return Context(*(part[:, :frames] for part in c))
+
+
 def nothing_stood(count: int) -> Footprints:
     no = torch.zeros(count, FOOTPRINTS, dtype=torch.bool)
     return Footprints(torch.zeros(count, FOOTPRINTS, 3, dtype=torch.float64), no, no)
@@ -192,8 +197,7 @@ def test_it_learns_a_wall_from_a_remembered_view() -> None:
 
     def batch(count: int) -> tuple[Context, torch.Tensor, torch.Tensor]:
         wall = torch.rand(count, generator=generator) < 0.5
-        c = context(count, generator)
-        c.used[:, 3:] = False
+        c = first(context(count, generator), 3)
         c.latents[:, 2, 0] = torch.where(wall, 2.0, -2.0)[:, None, None]
         target = torch.zeros(count, 3)
         target[:, 2] = torch.where(wall, 0.2, 0.63)
@@ -246,16 +250,15 @@ def test_it_learns_a_block_from_where_it_is_in_a_picture() -> None:
     rays = torch.from_numpy(camera_rays(*CONFIG.latent_size)).reshape(-1, 3)
 
     def batch(count: int) -> tuple[Context, Blocks, torch.Tensor]:
-        solid, c = torch.rand(count, generator=generator) < 0.5, context(count, generator)
-        c.used[:, 1:] = False
+        solid, c = torch.rand(count, generator=generator) < 0.5, first(context(count, generator), 1)
         c.poses[:, 0] += torch.tensor([0.0, 0, -3, 0, 5]) + torch.rand((count, 5), generator=generator) * torch.tensor([1.0, 0, 0, 30, 15])
         way = torch.tensor([0.5, 64.5, 1.5]) - c.poses[:, 0, :3] - torch.tensor([0, EYE_HEIGHT, 0])
         cell = (world_rays_torch(rays, c.poses[:, :1]) * way[:, None]).sum(-1).argmax(1)
         c.latents[:, 0, 0] = 2.0 * torch.randint(0, 2, (count, *CONFIG.latent_size), generator=generator) - 1
-        c.latents[:, 0, 0].flatten(1)[torch.arange(count), cell] = torch.where(solid, 1.0, -1.0)
+        c.latents[:, 0, 0].flatten(1)[torch.arange(count), cell] = torch.where(solid, 3.0, -3.0)
         return c, told(body(count).pose, (0, 64, 1), solid), solid
 
-    for _ in range(300):
+    for _ in range(250):
         c, blocks, _ = batch(64)
         loss = model.loss(body(64), (c, nothing_stood(64)), torch.zeros(64, 3), blocks)[2].mean()
         optimizer.zero_grad()

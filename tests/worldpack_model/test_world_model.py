@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.worldpack_model.conftest import turning_episode
+from worldpack_model.autoencoder import tensor_to_frames
 from worldpack_model.config import PRESETS, MemoryConfig, ModelConfig
 from worldpack_model.packing import Context
 from worldpack_model.world_model import WorldPack
@@ -201,3 +202,14 @@ def test_a_step_reads_nothing_back_from_the_device_but_its_result(known: bool) -
     finally:
         torch.set_num_threads(threads)
     assert memory.length.tolist() == [26] * 3
+
+
+def test_decoding_in_bfloat16_moves_pixels_by_about_a_grey_level() -> None:
+    model = WorldPack.from_pretrained("voxel-64", device="cpu", precision="float32")
+    latents = model.encode(turning_episode(0).frames)
+    exact = model.decode(latents).astype(int)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = tensor_to_frames(model.autoencoder.decode(latents).float()).numpy().astype(int)
+    off = np.abs(rounded - exact)
+    assert off.max() <= 3
+    assert 0 < off.mean() < 0.5
