@@ -258,7 +258,15 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
         lines.append(f"| `{variant}` | " + " | ".join("{:.1f} [{:.1f}, {:.1f}]".format(*row[cell]["psnr_revisit"]) for cell in cells) + " |")
     steps = [f"`{d['variant']}` over `{d['over']}` {triple(d['all_cells'])} dB" for d in data["steps_of_the_ladder"]]
     lines += ["", "Paired, over all columns: " + "; ".join(steps) + "."]
-    return lines
+    others = [
+        "`{}` {:.3f} and {:.1f}".format(v, *(sum(row[cell][name][0] for cell in cells) / len(cells) for name in ("ssim", "frechet")))
+        for v, row in data["table"].items()
+    ]
+    lines += [
+        "",
+        "SSIM of all imagined frames, and their Fréchet distance on latents (less is better), means of the columns: " + "; ".join(others) + ".",
+    ]
+    return [*lines, "", "![PSNR by imagined step, with 95 % intervals](docs/images/ablation.png)"]
 
 
 WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json")
