@@ -107,6 +107,7 @@ def test_it_learns(episodes: Path, tmp_path: Path) -> None:
         "batch_size": 8,
         "body_steps": 200,
         "motion_steps": 200,
+        "strays_from": 0.0,  # all along, so that losses can be compared
         "motion_batch": 16,
     }
     train_model(small(episodes, tmp_path / "run", **sizes), progress)
