@@ -272,7 +272,11 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
 WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json")
 
 PARTS = (
-    ("ablation.json", "worldpack eval-model --ablate runs/ablation --out benchmarks/results/ablation.json", ablation_table),
+    (
+        "ablation.json",
+        "worldpack eval-model --ablate runs/ablation --tasks ABA --ranges 15 --episodes 12 --out benchmarks/results/ablation.json",
+        ablation_table,
+    ),
     (
         "persistence.json",
         "python benchmarks/persistence.py --pictures docs/images/turns.png > benchmarks/results/persistence.json",
