@@ -13,9 +13,8 @@ import os
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from worldpack_agents.bench import operations
 from worldpack_model.ablation import ORDER
 from worldpack_model.config import PRESETS
 from worldpack_model.packing import Context
@@ -30,7 +29,7 @@ def one(config: TrainModelConfig) -> str:
     return str(config.out)
 
 
-def operations(preset: str, variant: str) -> int:
+def cost_of(preset: str, variant: str) -> int:
     """Floating-point operations of the network for one sample: the context made ready, and one evaluation."""
     model = WorldPack(PRESETS[preset].with_variant(variant)).eval()
     frames = model.config.packing.frames
@@ -41,11 +40,9 @@ def operations(preset: str, variant: str) -> int:
         imagined=torch.zeros(1, frames, dtype=torch.bool),
         used=torch.ones(1, frames, dtype=torch.bool),
     )
-    # without fused attention, whose operations the counter does not know on a processor
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        pose = torch.zeros(1, 5, dtype=torch.float64)
-        model.imagine(context, pose, torch.zeros(1, 9), torch.zeros(1, 3), torch.zeros(1, *model.latent_shape), evaluations=1)
-    return counter.get_total_flops()
+    pose, noise = torch.zeros(1, 5, dtype=torch.float64), torch.zeros(1, *model.latent_shape)
+    with torch.no_grad():
+        return operations(lambda: model.imagine(context, pose, torch.zeros(1, 9), torch.zeros(1, 3), noise, evaluations=1))
 
 
 def main() -> None:
@@ -63,7 +60,7 @@ def main() -> None:
     parser.add_argument("--mixed-precision", default="no", choices=("no", "bf16"))
     parser.add_argument("--compile", action="store_true", help="compile the denoiser; needs a C++ compiler")
     options = parser.parse_args()
-    cost = {variant: operations(options.preset, variant) for variant in dict.fromkeys((*ORDER, *options.variants))}
+    cost = {variant: cost_of(options.preset, variant) for variant in dict.fromkeys((*ORDER, *options.variants))}
     steps = {variant: round(options.steps * min(cost.values()) / cost[variant]) for variant in cost}
     print("steps:", ", ".join(f"{variant} {steps[variant]}" for variant in options.variants), flush=True)
     configs = [

@@ -253,7 +253,7 @@ class NavVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
         last = self.rollout.observe(done)
         final = np.full(self.num_envs, None, object)
         for i, slot in enumerate(done):
-            final[slot] = {key: copy.copy(value[i]) if isinstance(value, np.ndarray) else value[i].clone() for key, value in last.items()}
+            final[slot] = {key: copy.deepcopy(value[i]) for key, value in last.items()}
         mask = self._ended.copy()
         return {"final_obs": final, "_final_obs": mask, "final_info": self._pack(done), "_final_info": mask.copy()}
 

@@ -66,7 +66,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         for evaluations in config.evaluations:
             call = _walker(model, config, slots, evaluations)
             predict, step = _median(call, config.repeats), _time_env(model, config, slots, evaluations)
-            flops = _operations(call)
+            flops = operations(call)
             rows.append(
                 {
                     "slots": slots,
@@ -124,7 +124,7 @@ def _parts(model: WorldPack, config: BenchSpeedConfig, slots: int) -> dict[str, 
     return shares | {"everything else": 1 - sum(shares.values())}
 
 
-def _operations(call: Callable[[], object]) -> int:
+def operations(call: Callable[[], object]) -> int:
     """Floating-point operations of ``call``.
 
     On one thread, since the counter sees its own thread alone, and without fused attention, which it does not know on a processor.
@@ -136,8 +136,8 @@ def _operations(call: Callable[[], object]) -> int:
             call()
     finally:
         torch.set_num_threads(threads)
-    operations: int = counter.get_total_flops()
-    return operations
+    total: int = counter.get_total_flops()
+    return total
 
 
 def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:

@@ -309,10 +309,15 @@ class _Words(nn.Module):
         return words
 
 
+def _crossed(body: Body) -> torch.Tensor:
+    """Lowest corner ``(B, 3)`` of the block in the middle of the way that the body would go, at the height of its feet."""
+    half_way = 0.5 * (body.pose + unhindered(body.pose, body.action))
+    return torch.stack([half_way[:, 0], body.pose[:, 1] + FOOTING, half_way[:, 2]], dim=-1).floor()
+
+
 def _cells(body: Body) -> torch.Tensor:
     """Lowest corners ``(B, P, 3)`` of the blocks asked about: around the middle of the way that the body would go."""
-    half_way = 0.5 * (body.pose + unhindered(body.pose, body.action))
-    corner = torch.stack([half_way[:, 0] - 1, body.pose[:, 1] + FOOTING - 3, half_way[:, 2] - 1], dim=-1).floor()
+    corner = _crossed(body) - body.pose.new_tensor([1, 3, 1])
     ranges = [torch.arange(n, device=corner.device) for n in _CELLS]
     return corner[:, None] + torch.stack(torch.meshgrid(*ranges, indexing="ij"), dim=-1).reshape(-1, 3)
 
@@ -339,9 +344,7 @@ def _state(body: Body) -> torch.Tensor:
     action, before = body.action.float(), body.last_action.float()
     place = torch.remainder(body.pose[:, :3], 1.0).float()
     turn = 2 * torch.pi * place
-    half_way = 0.5 * (body.pose + unhindered(body.pose, body.action))
-    corner = torch.stack([half_way[:, 0], body.pose[:, 1] + FOOTING, half_way[:, 2]], dim=-1).floor()
-    across = (body.pose[:, :3] - corner).float()
+    across = (body.pose[:, :3] - _crossed(body)).float()
     parts = [
         _push(action, yaw),
         action[:, 4:7],

@@ -134,7 +134,7 @@ class TrainModelConfig:
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 pays on GPUs and on processors with bf16 units."""
     compile: bool = False
-    """Compile the denoiser for its training ; takes a minute at the start, needs a C++ compiler, and pays on a processor."""
+    """Compile the denoiser for its training; takes a minute at the start, needs a C++ compiler, and pays on a processor."""
 
 
 _MAY_CHANGE = ("data", "out", "val_data", "latents", "checkpoint_every", "picture_every", "threads", "device", "mixed_precision", "compile")
