@@ -71,7 +71,10 @@ class World(Protocol):
         """Frees the engine; may be called twice."""
 
 
-WORLDS: dict[str, str] = {"voxel": "worldpack_env.worlds.voxel:VoxelWorld"}
+WORLDS: dict[str, str] = {
+    "voxel": "worldpack_env.worlds.voxel:VoxelWorld",
+    "minerl": "worldpack_env.worlds.minerl:MineRLWorld",
+}
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
