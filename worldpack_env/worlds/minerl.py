@@ -245,12 +245,6 @@ class MineRLWorld:
             self._worker.close(self.patience.close)
             self._worker = None
 
-    def __del__(self) -> None:
-        """Leaves no process behind."""
-        worker: WorkerProcess | None = getattr(self, "_worker", None)
-        if worker is not None:
-            worker.kill()
-
     # -------------------------------------------------------------------------------------------------------------------- the worker
 
     def _until_it_works(self, work: Any) -> Any:
@@ -349,12 +343,13 @@ def walk_blocked(track: NDArray[np.float64], keys: list[int]) -> bool:
     yaw = math.radians(float(track[-1, 3]))
     wanted = -ahead * math.sin(yaw) - right * math.cos(yaw), ahead * math.cos(yaw) - right * math.sin(yaw)
     for axis, push in ((0, wanted[0]), (2, wanted[1])):
-        if abs(push) < 1e-3:
-            continue
-        side = track[1:, axis] + math.copysign(_HALF_WIDTH, push)
-        touches = np.abs(side - np.round(side)) < 1e-6  # the game's 0.3 is a 32-bit number
+        moved = np.diff(track[:, axis])
+        still = np.abs(moved) < 1e-9
+        pushed = abs(push) > 1e-3
+        # Momentum may carry it against a wall it does not push at any more.
+        side = track[1:, axis] + np.copysign(_HALF_WIDTH, np.where(still, push, moved))
+        touches = (np.abs(side - np.round(side)) < 1e-6) & (pushed | ~still)  # the game's 0.3 is a 32-bit number
         # A sneaking body also stands still at an edge, where nothing stops it but itself.
-        still = (np.abs(np.diff(track[:, axis])) < 1e-9) & (not held["sneak"])
-        if (touches | still).any():
+        if (touches | (still & pushed & (not held["sneak"]))).any():
             return True
     return False

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
@@ -75,6 +76,8 @@ class WorkerProcess:
             except OSError as error:
                 self._log.close()
                 raise WorkerRefusal(f"The {name} worker cannot be started with {command[0]}: {error.strerror or error}.") from None
+            # Also where nobody closes it: at the end of Python, or when it is no longer referred to.
+            self._end = weakref.finalize(self, _end_family, self._process)
             try:
                 assert self._process.stdin is not None
                 with contextlib.suppress(OSError), self._process.stdin as stdin:  # it may have ended already
@@ -228,16 +231,22 @@ class WorkerProcess:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process.returncode is None:
-            # MineRL starts Minecraft in a session of its own, so the group alone would leave it behind.
-            family = descendants(self._process.pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            for pid in family:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.wait()
+        self._end()
         self._log.close()
+
+
+def _end_family(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and everything it started, and waits for it."""
+    if process.returncode is not None:
+        return
+    # MineRL starts Minecraft in a session of its own, so the group alone would leave it behind.
+    family = descendants(process.pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def _left(deadline: float) -> float:
