@@ -10,7 +10,7 @@ TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),torch>=2.8,torch==2.13.0)
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format test-slow test-soak docs clean setup
+.PHONY: demo test lint format test-slow test-soak test-minerl docs clean setup
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml setup.cfg
@@ -41,9 +41,29 @@ test-slow: setup
 test-soak: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m soak
 
+# MineRL's Python half, without its Java half (setup.py leaves that out where READTHEDOCS is set), beside nothing else: it wants the build
+# tools, gym and NumPy of its time. MineStudio's copy of MineRL 1.0 is imported without the rest of MineStudio, hence without its dependencies.
+MINERL_PYTHON ?= $(firstword $(shell command -v python3.11 python3.10 python3.9 python3.8) $(PYTHON))
+.venv-minerl/.ready: docker/minerl-constraints.txt
+	$(MINERL_PYTHON) -m venv .venv-minerl
+	.venv-minerl/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
+	READTHEDOCS=1 PIP_CONSTRAINT=$(CURDIR)/docker/minerl-constraints.txt .venv-minerl/bin/pip install --quiet minerl==0.4.4
+	@touch $@
+
+.venv-minestudio/.ready: docker/minerl-constraints.txt
+	$(MINERL_PYTHON) -m venv .venv-minestudio
+	.venv-minestudio/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
+	.venv-minestudio/bin/pip install --quiet --no-deps minestudio==1.1.6
+	.venv-minestudio/bin/pip install --quiet --no-build-isolation -c docker/minerl-constraints.txt gym==0.23.1 numpy gymnasium lxml jinja2 \
+	    coloredlogs xmltodict Pyro4 psutil daemoniker opencv-python-headless requests tqdm inflection dill absl-py diskcache rich
+	@touch $@
+
+test-minerl: setup .venv-minerl/.ready .venv-minestudio/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/worldpack_env/worlds/test_minerl_contract.py
+
 docs: setup
 	@$(BIN)/pip install --quiet -e ".[docs]"
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache docs/_build
+	rm -rf $(VENV) .venv-minerl .venv-minestudio build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache docs/_build
