@@ -43,7 +43,7 @@ test-soak: setup
 
 # MineRL's Python half, without its Java half (setup.py leaves that out where READTHEDOCS is set), beside nothing else: it wants the build
 # tools, gym and NumPy of its time. MineStudio's copy of MineRL 1.0 is imported without the rest of MineStudio, hence without its dependencies.
-MINERL_PYTHON ?= $(firstword $(shell command -v python3.11 python3.10 python3.9 python3.8) $(PYTHON))
+MINERL_PYTHON ?= $(firstword $(shell for p in python3.11 python3.10 python3.9 python3.8; do $$p -c pass 2>/dev/null && echo $$p; done) $(PYTHON))
 .venv-minerl/.ready: docker/minerl-constraints.txt
 	$(MINERL_PYTHON) -m venv .venv-minerl
 	.venv-minerl/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"

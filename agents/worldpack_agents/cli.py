@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
     "bench": "measure the speed of imagination and of training in it, and what memory costs",
-    "doctor": "say what is installed, what is missing, and what to do",
+    "doctor": "say what is installed, what is missing, and what to do; doctor minerl: the same of MineRL",
 }
 
 
@@ -371,9 +371,24 @@ def _info(words: Sequence[str]) -> None:
         _say(f"{what}: {text}")
 
 
+def _doctor_of_world(words: Sequence[str]) -> None:
+    """Says what an engine needs, what of it is here, and which command to run next."""
+    if words[0] in ("-h", "--help"):
+        _say("usage: worldpack doctor [minerl]")
+        return
+    if list(words) != ["minerl"]:
+        raise ValueError(f"doctor takes the name of an engine that needs set-up (minerl) or nothing, got {' '.join(words)!r}.")
+    from worldpack_agents.doctor_minerl import check_minerl, next_command
+
+    checks = check_minerl()
+    _table(["what", "found"], [[check.what, check.found] for check in checks], "minerl")
+    _say(f"Next: {next_command(checks)}")
+
+
 def _doctor(words: Sequence[str]) -> None:
     if words:
-        raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
+        _doctor_of_world(words)
+        return
     from worldpack_env.worlds import WORLDS, make_world
     from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
     from worldpack_model.provenance import machine, versions
