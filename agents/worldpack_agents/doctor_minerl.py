@@ -137,7 +137,8 @@ def _minestudio_engine(python: str) -> Check:
     if jar.exists():
         return Check("MineStudio's engine", str(jar))
     found = f"not in {home}" + ("" if os.environ.get("MINESTUDIO_DIR") else " (set MINESTUDIO_DIR to keep it elsewhere than in temporary files)")
-    return Check("MineStudio's engine", found, f"{python} -m minestudio.simulator.entry -y")
+    fetch = "from minestudio.simulator.entry import check_engine; check_engine(skip_confirmation=True)"
+    return Check("MineStudio's engine", found, f'{python} -c "{fetch}"')
 
 
 def _java() -> Check:

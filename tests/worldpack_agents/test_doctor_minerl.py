@@ -48,7 +48,7 @@ def test_from_nothing_to_ready(program: Program, monkeypatch: pytest.MonkeyPatch
     program("python3.10", """echo '{"minestudio": null, "minerl": "0.4.4", "numpy": "1.26.4", "gym": "0.19.0", "python": "3.10"}'""")
     assert following() == f"{python} -m pip install 'numpy<1.24'"
     program("python3.10", """echo '{"minestudio": "1.1.6", "minerl": null, "numpy": "1.26.4", "gym": "0.23.1", "python": "3.10"}'""")
-    assert following() == f"{python} -m minestudio.simulator.entry -y"
+    assert following().startswith(f"{python} -c") and "check_engine" in following()
     jar = tmp_path / "studio" / "engine" / "build" / "libs" / "mcprec-6.13.jar"
     jar.parent.mkdir(parents=True)
     jar.touch()

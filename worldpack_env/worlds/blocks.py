@@ -1,6 +1,7 @@
 """What Minecraft's blocks are to a walker, by name, and the walkable surface of a surveyed box of blocks.
 
-Names are those of Minecraft 1.11 (Malmo's), which is what MineRL 0.4 tells.
+Names are those of Minecraft 1.11 (what MineRL 0.4 tells) or, called modern here, of 1.16 (MineRL 1.0 and MineStudio): ``grass`` is a block of
+earth in the one and a plant in the other.
 """
 
 from __future__ import annotations
@@ -40,11 +41,40 @@ _KINDS: Final = {
     **dict.fromkeys(("leaves", "leaves2"), LEAF),
     **dict.fromkeys(("log", "log2"), TRUNK),
 }
+_MODERN_OPEN: Final = (
+    "air cave_air void_air grass tall_grass fern large_fern dead_bush dandelion poppy blue_orchid allium azure_bluet oxeye_daisy cornflower "
+    "lily_of_the_valley wither_rose sunflower lilac rose_bush peony sugar_cane snow wall_torch redstone_wall_torch powered_rail repeater comparator "
+    "crimson_roots warped_roots nether_sprouts soul_torch soul_wall_torch string"
+)
+_MODERN_LIQUID: Final = "water bubble_column seagrass tall_seagrass kelp kelp_plant"
+_MODERN_PARTIAL: Final = "lava soul_fire cobweb lily_pad bamboo sweet_berry_bush campfire bell lantern chain lectern scaffolding sea_pickle grindstone"
+_MODERN: Final = {
+    **{name: kind for name, kind in _KINDS.items() if name not in ("log", "log2", "leaves", "leaves2")},
+    **dict.fromkeys(_MODERN_OPEN.split(), OPEN),
+    **dict.fromkeys(_MODERN_LIQUID.split(), LIQUID),
+    **dict.fromkeys(_MODERN_PARTIAL.split(), PARTIAL),
+}
+_MODERN_ENDS: Final = (
+    (("_sapling", "_tulip", "_sign", "_button", "_pressure_plate", "_banner", "_rail", "_torch"), OPEN),
+    (("_slab", "_stairs", "_fence", "_fence_gate", "_wall", "_door", "_trapdoor", "_pane", "_bed", "_carpet", "_head", "_skull"), PARTIAL),
+    (("_leaves",), LEAF),
+    (("_log", "_wood"), TRUNK),
+)
 
 
-def kind_of(name: str) -> int:
-    """What the block ``name`` is to a walker; names that are not known are whole blocks, which no way leads through."""
-    return _KINDS.get(name.removeprefix("minecraft:"), FULL)
+def kind_of(name: str, *, modern: bool = False) -> int:
+    """What a block is to a walker; names that are not known are whole blocks, which no way leads through.
+
+    Args:
+        name: with or without ``minecraft:``.
+        modern: the name is of Minecraft 1.16, not 1.11.
+    """
+    plain = name.replace(".", ":").rpartition(":")[2]
+    if not modern:
+        return _KINDS.get(plain, FULL)
+    if plain in _MODERN:
+        return _MODERN[plain]
+    return next((kind for ends, kind in _MODERN_ENDS if plain.endswith(ends)), FULL)
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,7 @@ class SurveyedBlocks:
     """``(X, Y, Z)`` what each block is to a walker."""
 
     @classmethod
-    def from_names(cls, corner: Sequence[int], palette: Sequence[str], ids: NDArray[np.uint16]) -> SurveyedBlocks:
+    def from_names(cls, corner: Sequence[int], palette: Sequence[str], ids: NDArray[np.uint16], *, modern: bool = False) -> SurveyedBlocks:
         """Makes it of numbers ``(Y, Z, X)`` into a list of names.
 
         Raises:
@@ -65,7 +95,7 @@ class SurveyedBlocks:
         """
         if ids.size == 0 or int(ids.max()) >= len(palette):
             raise ValueError(f"The survey holds block {int(ids.max()) if ids.size else None} of a palette of {len(palette)}.")
-        kinds = np.array([kind_of(name) for name in palette], np.uint8)[ids.transpose(2, 0, 1)]
+        kinds = np.array([kind_of(name, modern=modern) for name in palette], np.uint8)[ids.transpose(2, 0, 1)]
         return cls((int(corner[0]), int(corner[1]), int(corner[2])), np.ascontiguousarray(kinds))
 
     def surface(self) -> Surface:

@@ -23,7 +23,8 @@ MissionInit XML, then a token           32-bit 1; the token is ``uid:role:resets
 ======================================  ==================================================================================
 
 A step is one game tick. Commands are ``forward 1`` for held keys (each step says all that are held) and ``camera DPITCH DYAW`` in degrees,
-turned before the tick. The picture is RGB rows, the lowest first. Info has ``xpos ypos zpos yaw pitch``, the yaw not wrapped.
+turned before the tick. Of MineStudio's commands there are ``voxels X0,X1,Y0,Y1,Z0,Z1`` (the blocks around the player, told as MineStudio's Python
+reads them) and the chat's ``/tp @s X Y Z [YAW PITCH]`` and ``/gamemode spectator`` (hovers); other chat is ignored. The picture is RGB rows, the lowest first. Info has ``xpos ypos zpos yaw pitch``, the yaw not wrapped.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ _NAMES: Final = {
     terrain.GRAVEL: "gravel",
 }
 """Minecraft's name of each block; painted blocks are ``wool``."""
+_MODERN_NAMES: Final = {"grass": "grass_block", "snow": "snow_block", "log": "oak_log", "log2": "acacia_log", "leaves": "oak_leaves", "leaves2": "acacia_leaves"}
+"""Minecraft 1.16's names, which MineStudio tells, where they differ from 1.11's in what they are to a walker."""
 _STEADY: Final = {
     "sea_level": terrain.WATER_LEVEL,
     "isGuiOpen": False,
@@ -194,11 +197,30 @@ class Player:
         self.world = VoxelWorld(mission.size, ticks_per_step=1)
         self.view = self.world.reset(mission.seed, mission.pose)
         self._turned = float(self.view.pose[3]) if mission.pose is None else float(mission.pose[3])
+        self._hovers = False
+        self._around: Grid | None = None
 
-    def tick(self, action: NDArray[np.float32]) -> None:
-        """Turns, then holds the keys for one tick."""
-        self.view = self.world.step(action)
-        self._turned += float(action[DYAW])
+    def tick(self, commands: str) -> None:
+        """Does what the command lines say, for one tick.
+
+        Raises:
+            ValueError: if a line is not of the form given above, or asks for a place that is not free.
+        """
+        action = parse_commands(commands)
+        self._around = None
+        for line in commands.splitlines():
+            if line.startswith("chat /tp @s "):
+                told = [float(word) for word in line.split()[3:]]
+                pose = np.array([*told[:3], *(told[3:] or self.view.pose[3:])])
+                self.view, self._turned = self.world.reset(self.mission.seed, pose), float(pose[3])
+            elif line.startswith("chat /gamemode "):
+                self._hovers = line.split()[2] == "spectator"
+            elif line.startswith("voxels "):
+                x0, x1, y0, y1, z0, z1 = (int(word) for word in line.split()[1].split(","))
+                self._around = Grid("voxels", (x0, y0, z0), (x1 - x0 + 1, y1 - y0 + 1, z1 - z0 + 1), absolute=False)
+        if not self._hovers:
+            self.view = self.world.step(action)
+            self._turned += float(action[DYAW])
 
     @property
     def picture(self) -> bytes:
@@ -214,6 +236,16 @@ class Player:
         told: dict[str, Any] = {"xpos": x, "ypos": y, "zpos": z, "yaw": yaw, "pitch": pitch, **_STEADY}
         for grid in self.mission.grids:
             told[grid.name] = self._names(grid)
+        if self._around is not None:
+            places = np.indices(self._around.size).reshape(3, -1) + np.array(self._around.corner)[:, None]
+            # _names has x fastest, then z, then y.
+            names = np.array(self._names(self._around), object).reshape(self._around.size[1], self._around.size[2], self._around.size[0])
+            kinds = names.transpose(2, 0, 1).reshape(-1)
+            full = kinds != "air"
+            told["voxels"] = [
+                {"type": _MODERN_NAMES.get(kind, kind), "x": x, "y": y, "z": z}
+                for kind, x, y, z in zip(kinds[full], *places[:, full].tolist(), strict=True)
+            ]
         return json.dumps(told).encode()
 
     def _names(self, grid: Grid) -> list[str]:
@@ -311,7 +343,7 @@ def _play(sock: socket.socket, port: int) -> None:
         if message.startswith("<StepClient"):
             if player is None:
                 raise MissionError("A step came before any mission.")
-            player.tick(parse_commands(message[message.index(">") + 1 : message.rindex("</")]))
+            player.tick(message[message.index(">") + 1 : message.rindex("</")])
             _send(sock, player.picture, _OUTCOME.pack(0.0, 0, 1), player.info)
         elif message.startswith(("<StepServer", "<MalmoEnv")):
             continue

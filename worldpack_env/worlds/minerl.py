@@ -104,8 +104,9 @@ def find_server(server: int | str | None = None) -> int | None:
 class MineRLWorld:
     """MineRL behind the :class:`~worldpack_env.worlds.World` protocol.
 
-    :meth:`surface` surveys the blocks around the origin in a mission of its own, where the backend can tell blocks (``minerl-0.4``); the
-    others raise an error that says what to use instead. :meth:`solid` answers from that survey, and None where there is none.
+    :meth:`surface` surveys the blocks around the origin in a mission of its own, where the backend can tell blocks (``minestudio`` and
+    ``minerl-0.4``); MineRL 1.0 raises an error that says what to use instead. :meth:`solid` answers from that survey, and None where there is
+    none.
     """
 
     name: str = "minerl"
@@ -154,6 +155,7 @@ class MineRLWorld:
         self._start: tuple[int, NDArray[np.float64]] | None = None
         self._pose: NDArray[np.float64] | None = None  # None: there is no running episode to step
         self._stepped = False
+        self._survey_checked = False
         self._surveys: OrderedDict[int, SurveyedBlocks] = OrderedDict()
 
     def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
@@ -223,7 +225,10 @@ class MineRLWorld:
             if self._stepped:
                 raise RuntimeError("surface() surveys a world in a mission of its own, which ends the episode; call it before the first step.")
             self._pose = None
-            self._surveys[seed] = self._until_it_works(lambda worker: self._survey(worker, seed))
+            survey = self._until_it_works(lambda worker: self._survey(worker, seed))
+            if not self._survey_checked:
+                self._check_survey(seed, survey.surface())
+            self._surveys[seed] = survey
             while len(self._surveys) > _SURVEYS_KEPT:
                 self._surveys.popitem(last=False)
         self._surveys.move_to_end(seed)
@@ -318,9 +323,32 @@ class MineRLWorld:
             if list(header["size"]) != [SURVEY_SIDE, layers, SURVEY_SIDE]:
                 raise ValueError(f"size {header['size']}")
             ids = np.frombuffer(data, "<u2").astype(np.uint16).reshape(layers, SURVEY_SIDE, SURVEY_SIDE)
-            return SurveyedBlocks.from_names([int(v) for v in header["corner"]], [str(name) for name in header["palette"]], ids)
+            corner, names = [int(v) for v in header["corner"]], [str(name) for name in header["palette"]]
+            return SurveyedBlocks.from_names(corner, names, ids, modern=bool(header.get("modern", False)))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise WorkerFault(f"The MineRL worker answered 'survey' with something else ({error}).") from None
+
+    def _check_survey(self, seed: int, surface: Surface) -> None:
+        """Stands the player on the walkable cell nearest to the origin of the first world surveyed: what was told must bear it, and let it be.
+
+        How engines tell blocks is known from their code, not from running them here, so this is asked of each engine once.
+        """
+        places = np.argwhere(surface.walkable)
+        if len(places) == 0:
+            return
+        centre = -np.array(surface.origin)
+        i, k = (int(v) for v in places[np.argmin(np.abs(places - centre).max(axis=1))])
+        place = np.array([surface.origin[0] + i + 0.5, float(surface.heights[i, k]), surface.origin[1] + k + 0.5, 0.0, 0.0])
+        self._until_it_works(lambda worker: self._reset(worker, seed, place))
+        assert self._worker is not None
+        _, track = self._ask(self._worker, "step", self.patience.step, keys=[0] * len(KEYS), camera=[0.0, 0.0])
+        self._pose = None
+        if np.abs(track[-1, :3] - place[:3]).max() > 0.1:
+            raise BackendUnavailable(
+                f"The engine told a surface that does not bear the player: stood at {place[:3].tolist()}, it went to {track[-1, :3].round(3).tolist()}; "
+                f"use starts from recorded episodes (StartBank.from_episodes) or from places you know (start_at) instead."
+            )
+        self._survey_checked = True
 
     def _check_open(self) -> None:
         if self._closed:

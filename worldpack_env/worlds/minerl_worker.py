@@ -14,7 +14,7 @@ do         request                                                   answer
 ``open``   ``backend, height, width, ticks, server``                 ``about``: versions
 ``reset``  ``seed, pose`` (5 numbers or null)                        ``track``: one pose; payload: frame ``(H, W, 3) uint8``
 ``step``   ``keys`` (7 of 0/1), ``camera`` (dpitch, dyaw)            ``track``: the pose after each tick; payload: the last frame
-``survey`` ``seed, corner`` (x, z), ``size`` (x, z), ``below, above``  ``palette, corner, size``; payload: uint16 ids ``(y, z, x)``
+``survey`` ``seed, corner`` (x, z), ``size`` (x, z), ``below, above``  ``palette, corner, size, modern``; payload: uint16 ``(y, z, x)``
 ``close``                                                            nothing; the worker ends
 =========  ========================================================  ============================================================
 
@@ -50,6 +50,8 @@ SETTLE_TICKS = 20
 """Ticks an engine may take after a reset to show its first picture and to stand the player where the mission says."""
 SURVEY_TICKS = 200
 """Ticks an engine may take to tell the blocks of a survey."""
+VOXELS_SIDE = 96
+"""Columns along x and z of one question of MineStudio's ``voxels``, which reaches 50 blocks to each side."""
 COMMANDS = (
     "/gamerule doDaylightCycle false",
     "/gamerule doWeatherCycle false",
@@ -91,13 +93,15 @@ class Backend:
     commands: bool
     """The engine takes chat commands, which is the only way to fix its time, weather and mobs and the surest one to place the player."""
     grid: bool
-    """The engine can tell blocks (Malmo's ObservationFromGrid)."""
+    """Missions can ask for the blocks of a box (Malmo's ObservationFromGrid)."""
+    voxels: bool
+    """Actions can ask for the blocks around the player (MineStudio's ``voxels``)."""
 
 
 BACKENDS: Dict[str, Backend] = {
-    "minestudio": Backend("minestudio", "1.", "minestudio.simulator.minerl", human=True, commands=True, grid=False),
-    "minerl": Backend("minerl", "1.", "minerl", human=True, commands=False, grid=False),
-    "minerl-0.4": Backend("minerl", "0.4.", "minerl", human=False, commands=False, grid=True),
+    "minestudio": Backend("minestudio", "1.", "minestudio.simulator.minerl", human=True, commands=True, grid=False, voxels=True),
+    "minerl": Backend("minerl", "1.", "minerl", human=True, commands=False, grid=False, voxels=False),
+    "minerl-0.4": Backend("minerl", "0.4.", "minerl", human=False, commands=False, grid=True, voxels=False),
 }
 
 
@@ -202,28 +206,58 @@ class MineRLEngine:
         Raises:
             SetupError: if this generation of MineRL cannot tell blocks.
         """
-        if not self.backend.grid:
+        if not self.backend.grid and not self.backend.voxels:
             raise SetupError(
-                "The backend {!r} does not tell its blocks (only minerl-0.4 does), so nothing can be planned in it; use starts from recorded "
-                "episodes (StartBank.from_episodes) or from places you know (start_at).".format(self.name)
+                "The backend {!r} does not tell its blocks (minestudio and minerl-0.4 do), so nothing can be planned in it; use starts from "
+                "recorded episodes (StartBank.from_episodes) or from places you know (start_at).".format(self.name)
             )
         # The sea level is told by the first observation, the box is part of the mission: so a first, short mission asks for it.
         self.spec.pose, self.spec.grid = None, None
         self._begin(seed)
-        sea = int(self.spec.stats["sea_level"])
-        low = (corner[0], sea - below, corner[1])
+        low = (corner[0], int(self.spec.stats["sea_level"]) - below, corner[1])
         full = (size[0], below + above, size[1])
+        names, ids = self._ask_mission(seed, low, full) if self.backend.grid else self._ask_around(low, full)
+        return {"palette": names, "corner": low, "size": full, "modern": self.backend.human}, ids
+
+    def _ask_mission(self, seed: int, low: Tuple[int, int, int], full: Tuple[int, int, int]) -> Tuple[List[str], Any]:
+        """Names and ids ``(y, z, x)`` of the blocks of a box, by a mission that asks for them."""
         self.spec.grid = (low, full)
+        count = full[0] * full[1] * full[2]
         self._begin(seed)
         for _ in range(SURVEY_TICKS):
-            names = self.spec.blocks
-            if names is not None and len(names) == full[0] * full[1] * full[2]:
+            told = self.spec.blocks
+            if told is not None and len(told) == count:
                 numbers: Dict[str, int] = {}
-                ids = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.uint16, len(names))
+                ids = np.fromiter((numbers.setdefault(name, len(numbers)) for name in told), np.uint16, count)
                 self.spec.grid = None
-                return {"palette": list(numbers), "corner": low, "size": full}, ids
+                return list(numbers), ids
             self._tick({})
-        raise EngineError("MineRL did not tell the {} blocks of a survey within {} ticks.".format(full[0] * full[1] * full[2], SURVEY_TICKS))
+        raise EngineError("MineRL did not tell the {} blocks of a survey within {} ticks.".format(count, SURVEY_TICKS))
+
+    def _ask_around(self, low: Tuple[int, int, int], full: Tuple[int, int, int]) -> Tuple[List[str], Any]:
+        """The same by a spectator that hovers over the middle of each part of the box and asks what is around."""
+        self._tick({"chat": "/gamemode spectator"})
+        names = {"air": 0}
+        ids = np.zeros((full[1], full[2], full[0]), np.uint16)
+        middle = low[1] + full[1] // 2
+        for x in range(low[0], low[0] + full[0], VOXELS_SIDE):
+            for z in range(low[2], low[2] + full[2], VOXELS_SIDE):
+                wide, deep = min(VOXELS_SIDE, low[0] + full[0] - x), min(VOXELS_SIDE, low[2] + full[2] - z)
+                part = ids[:, z - low[2] : z - low[2] + deep, x - low[0] : x - low[0] + wide]
+                centre = (x + wide // 2, middle, z + deep // 2)
+                self._tick({"chat": "/tp @s {} {} {}".format(centre[0] + 0.5, centre[1], centre[2] + 0.5)})
+                box = (x - centre[0], x + wide - 1 - centre[0], low[1] - middle, low[1] + full[1] - 1 - middle, z - centre[2], z + deep - 1 - centre[2])
+                for tick in range(SURVEY_TICKS):
+                    if tick % 10 == 9:  # chunks come in their time
+                        self._tick({"voxels": box})
+                        read_voxels(self.spec.stats.get("voxels"), centre, box, names, part)
+                        if (part > 0).any(axis=0).mean() > 0.99:
+                            break
+                    else:
+                        self._tick({})
+                else:
+                    raise EngineError("MineStudio did not tell the blocks around {} within {} ticks.".format(centre, SURVEY_TICKS))
+        return list(names), ids.reshape(-1)
 
     def close(self) -> None:
         """Ends Minecraft, if this started it."""
@@ -278,7 +312,8 @@ class MineRLEngine:
         home = os.environ.get("MINESTUDIO_DIR") or os.path.join(tempfile.gettempdir(), "MineStudio")
         jar = os.path.join(home, "engine", "build", "libs", "mcprec-6.13.jar")
         if server is None and not os.path.exists(jar):
-            raise SetupError("MineStudio's engine is not in {}; run: {} -m minestudio.simulator.entry -y".format(home, sys.executable))
+            fetch = "from minestudio.simulator.entry import check_engine; check_engine(skip_confirmation=True)"
+            raise SetupError("MineStudio's engine is not in {}; run: {} -c '{}'".format(home, sys.executable, fetch))
 
 
 def _is_at(pose: List[float], wanted: List[float]) -> bool:
@@ -286,6 +321,31 @@ def _is_at(pose: List[float], wanted: List[float]) -> bool:
     flat = max(abs(pose[0] - wanted[0]), abs(pose[2] - wanted[2]))
     turn = abs((pose[3] - wanted[3] + 180.0) % 360.0 - 180.0)
     return flat <= 0.05 and abs(pose[1] - wanted[1]) <= 1.0 and max(turn, abs(pose[4] - wanted[4])) <= 0.5
+
+
+def read_voxels(told: Any, centre: Tuple[int, int, int], box: Tuple[int, ...], names: Dict[str, int], ids: Any) -> None:
+    """Fills ``ids (y, z, x)`` with what MineStudio says of the blocks of a box, and ``names`` with new names.
+
+    MineStudio's own code reads a list of ``{"type": name, "x": ..., "y": ..., "z": ...}``; whether the numbers count from the player or from
+    the world's origin is told by the box they must lie in. What is not listed is air.
+
+    Raises:
+        EngineError: if it says something else.
+    """
+    try:
+        places = np.array([[int(block[axis]) for axis in "xyz"] for block in told], np.int64).reshape(-1, 3)
+        types = [str(block["type"]) for block in told]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("MineStudio tells blocks in a form that is not known ({}: {}).".format(type(error).__name__, error)) from error
+    low, high = np.array(box[0::2]), np.array(box[1::2])
+    for origin in (np.zeros(3, np.int64), np.array(centre)):
+        if ((places >= low + origin) & (places <= high + origin)).all():
+            x, y, z = (places - low - origin).T
+            break
+    else:
+        raise EngineError("MineStudio tells blocks outside of the box {} around {}.".format(box, centre))
+    ids[:] = 0
+    ids[y, z, x] = [names.setdefault(name, len(names)) for name in types]
 
 
 def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
@@ -359,7 +419,7 @@ def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
 
         def create_actionables(self) -> List[Any]:
             keys = [handlers.KeybasedCommandAction(key, keymap[key]) for key in KEYS]
-            return [*keys, handlers.CameraAction(), *([handlers.ChatAction()] if backend.commands else [])]
+            return [*keys, handlers.CameraAction(), *([handlers.ChatAction()] if backend.commands else []), *([handlers.VoxelAction()] if backend.voxels else [])]
 
         def create_agent_start(self) -> List[Any]:
             start: List[Any] = []
