@@ -142,7 +142,8 @@ def start_at(world: World, *, seed: int, pose: ArrayLike, goals: ArrayLike) -> S
         world: the engine; is reset.
         seed: world seed.
         pose: ``(5,)`` where the agent stands.
-        goals: ``(g, 3)`` feet positions in blocks, in order of visit: B for the loop AB; B, A for ABA. Whether they can be walked to is yours to know.
+        goals: ``(g, 3)`` feet positions in blocks, in order of visit: B for the loop AB; B, A for ABA. That they can be walked to
+            is yours to know.
 
     Raises:
         ValueError: if the engine has no such place, or the goals are no positions.

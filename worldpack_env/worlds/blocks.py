@@ -47,7 +47,7 @@ _MODERN_OPEN: Final = (
     "crimson_roots warped_roots nether_sprouts soul_torch soul_wall_torch string"
 )
 _MODERN_LIQUID: Final = "water bubble_column seagrass tall_seagrass kelp kelp_plant"
-_MODERN_PARTIAL: Final = "lava soul_fire cobweb lily_pad bamboo sweet_berry_bush campfire bell lantern chain lectern scaffolding sea_pickle grindstone"
+_MODERN_PARTIAL: Final = "lava soul_fire cobweb lily_pad bamboo sweet_berry_bush campfire bell lantern chain lectern scaffolding sea_pickle"
 _MODERN: Final = {
     **{name: kind for name, kind in _KINDS.items() if name not in ("log", "log2", "leaves", "leaves2")},
     **dict.fromkeys(_MODERN_OPEN.split(), OPEN),

@@ -23,13 +23,15 @@ MissionInit XML, then a token           32-bit 1; the token is ``uid:role:resets
 ======================================  ==================================================================================
 
 A step is one game tick. Commands are ``forward 1`` for held keys (each step says all that are held) and ``camera DPITCH DYAW`` in degrees,
-turned before the tick. Of MineStudio's commands there are ``voxels X0,X1,Y0,Y1,Z0,Z1`` (the blocks around the player, told as MineStudio's Python
-reads them) and the chat's ``/tp @s X Y Z [YAW PITCH]`` and ``/gamemode spectator`` (hovers); other chat is ignored. The picture is RGB rows, the lowest first. Info has ``xpos ypos zpos yaw pitch``, the yaw not wrapped.
+turned before the tick. Of MineStudio's commands there are ``voxels X0,X1,Y0,Y1,Z0,Z1`` (the blocks around the player, told as MineStudio's
+Python reads them) and the chat's ``/tp @s X Y Z [YAW PITCH]`` and ``/gamemode spectator`` (hovers); other chat is ignored. The picture is RGB
+rows, the lowest first. Info has ``xpos ypos zpos yaw pitch``, the yaw not wrapped.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import secrets
@@ -79,7 +81,14 @@ _NAMES: Final = {
     terrain.GRAVEL: "gravel",
 }
 """Minecraft's name of each block; painted blocks are ``wool``."""
-_MODERN_NAMES: Final = {"grass": "grass_block", "snow": "snow_block", "log": "oak_log", "log2": "acacia_log", "leaves": "oak_leaves", "leaves2": "acacia_leaves"}
+_MODERN_NAMES: Final = {
+    "grass": "grass_block",
+    "snow": "snow_block",
+    "log": "oak_log",
+    "log2": "acacia_log",
+    "leaves": "oak_leaves",
+    "leaves2": "acacia_leaves",
+}
 """Minecraft 1.16's names, which MineStudio tells, where they differ from 1.11's in what they are to a walker."""
 _STEADY: Final = {
     "sea_level": terrain.WATER_LEVEL,
@@ -297,10 +306,8 @@ class MalmoServer:
             self._closed = True
             open_now = [self._listener, *self._connections]
         for sock in open_now:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it
-            except OSError:
-                pass
             sock.close()
         self._thread.join(5.0)
 

@@ -18,9 +18,10 @@ import math
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +47,7 @@ SURVEY_ABOVE: Final = 40
 _SURVEYS_KEPT: Final = 4
 _HALF_WIDTH: Final = 0.3
 """Half the side of a player's box, in blocks."""
+Result = TypeVar("Result")
 WORKER: Final = Path(__file__).with_name("minerl_worker.py")
 
 
@@ -252,7 +254,7 @@ class MineRLWorld:
 
     # -------------------------------------------------------------------------------------------------------------------- the worker
 
-    def _until_it_works(self, work: Any) -> Any:
+    def _until_it_works(self, work: Callable[[WorkerProcess], Result]) -> Result:
         """The result of ``work(worker)``, with a new worker after each fault."""
         while True:
             if self._faults > self.restarts:
@@ -276,9 +278,7 @@ class MineRLWorld:
             self._worker = WorkerProcess([self.python, self._worker_path], connect_seconds=self.patience.connect)
             size = {"height": self.frame_size[0], "width": self.frame_size[1]}
             try:
-                header, _ = self._worker.ask(
-                    "open", None, self.patience.open, backend=self.backend, ticks=TICKS_PER_STEP, server=self.server, **size
-                )
+                header, _ = self._worker.ask("open", None, self.patience.open, backend=self.backend, ticks=TICKS_PER_STEP, server=self.server, **size)
             except WorkerRefusal:
                 self._worker.kill()
                 self._worker = None
@@ -302,7 +302,7 @@ class MineRLWorld:
     def _ask(self, worker: WorkerProcess, do: str, seconds: float, **fields: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Frame ``(H, W, 3)`` and poses ``(n, 5)`` that the worker answers a reset (n = 1) or a step with."""
         frame = np.empty((*self.frame_size, 3), np.uint8)
-        header, _ = worker.ask(do, memoryview(frame).cast("B"), seconds, **fields)
+        header, _ = worker.ask(do, frame.data.cast("B"), seconds, **fields)
         count = 1 if do == "reset" else TICKS_PER_STEP
         try:
             track = np.array(header["track"], np.float64)
@@ -345,8 +345,9 @@ class MineRLWorld:
         self._pose = None
         if np.abs(track[-1, :3] - place[:3]).max() > 0.1:
             raise BackendUnavailable(
-                f"The engine told a surface that does not bear the player: stood at {place[:3].tolist()}, it went to {track[-1, :3].round(3).tolist()}; "
-                f"use starts from recorded episodes (StartBank.from_episodes) or from places you know (start_at) instead."
+                f"The engine told a surface that does not bear the player: stood at {place[:3].tolist()}, it went "
+                f"to {track[-1, :3].round(3).tolist()}; use starts from recorded episodes (StartBank.from_episodes) "
+                f"or from places you know (start_at) instead."
             )
         self._survey_checked = True
 

@@ -36,10 +36,11 @@ import threading
 import time
 import traceback
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import metadata
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class SetupError(EngineError):
 class Frame:
     """A picture and the pose that it was seen from."""
 
-    def __init__(self, pixels: Any, pose: List[float]) -> None:
+    def __init__(self, pixels: Any, pose: list[float]) -> None:
         self.pixels, self.pose = pixels, pose
 
 
@@ -98,7 +99,7 @@ class Backend:
     """Actions can ask for the blocks around the player (MineStudio's ``voxels``)."""
 
 
-BACKENDS: Dict[str, Backend] = {
+BACKENDS: dict[str, Backend] = {
     "minestudio": Backend("minestudio", "1.", "minestudio.simulator.minerl", human=True, commands=True, grid=False, voxels=True),
     "minerl": Backend("minerl", "1.", "minerl", human=True, commands=False, grid=False, voxels=False),
     "minerl-0.4": Backend("minerl", "0.4.", "minerl", human=False, commands=False, grid=True, voxels=False),
@@ -121,9 +122,9 @@ def find_backend(name: str) -> str:
         if version.startswith(BACKENDS[candidate].versions):
             return candidate
         if name != "auto":
-            raise SetupError("{} {} is installed, but the backend {!r} is {}x; choose backend 'auto'.".format(candidate, version, name, BACKENDS[name].versions))
+            raise SetupError(f"{candidate} {version} is installed, but the backend {name!r} is {BACKENDS[name].versions}x; choose backend 'auto'.")
     wanted = "minestudio, minerl 1.x or minerl 0.4.4" if name == "auto" else name
-    raise SetupError("{} has no {}; install it there, or set WORLDPACK_MINERL_PYTHON to a Python that has it.".format(sys.executable, wanted))
+    raise SetupError(f"{sys.executable} has no {wanted}; install it there, or set WORLDPACK_MINERL_PYTHON to a Python that has it.")
 
 
 def decimal(value: float) -> str:
@@ -134,7 +135,7 @@ def decimal(value: float) -> str:
 class MineRLEngine:
     """MineRL behind the worker's requests, over MineRL's own environment class."""
 
-    def __init__(self, backend: str, size: Tuple[int, int], ticks: int, server: Optional[int]) -> None:
+    def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None) -> None:
         """Imports MineRL and makes the environment; Minecraft itself starts with the first reset.
 
         Args:
@@ -155,20 +156,21 @@ class MineRLEngine:
             module = importlib.import_module(self.backend.package + ".env._singleagent")
             self.env = module._SingleAgentEnv(env_spec=self.spec, instances=None if server is None else [self._attach(server)])
         except ImportError as error:
-            raise SetupError("MineRL does not import in {}: {}.".format(sys.executable, error)) from error
+            raise SetupError(f"MineRL does not import in {sys.executable}: {error}.") from error
         except AttributeError as error:
             if "module 'numpy'" in str(error):  # np.int and np.float are gone since NumPy 1.24
-                raise SetupError("MineRL needs numpy<1.24 and {} has {}; run: {} -m pip install 'numpy<1.24'".format(
-                    sys.executable, np.__version__, sys.executable)) from error
+                raise SetupError(
+                    f"MineRL needs numpy<1.24 and {sys.executable} has {np.__version__}; run: {sys.executable} -m pip install 'numpy<1.24'"
+                ) from error
             raise
-        self._last: Optional[Frame] = None
+        self._last: Frame | None = None
 
-    def about(self) -> Dict[str, str]:
+    def about(self) -> dict[str, str]:
         """Versions, for logs and reports."""
         version = metadata.version(self.backend.distribution)
         return {"backend": self.name, "version": version, "python": platform.python_version(), "numpy": np.__version__}
 
-    def reset(self, seed: int, pose: Optional[List[float]]) -> Frame:
+    def reset(self, seed: int, pose: list[float] | None) -> Frame:
         """Builds world ``seed`` and stands the player at ``pose``, or where the world spawns players."""
         self.spec.pose, self.spec.grid = pose, None
         frame = self._begin(seed)
@@ -181,19 +183,20 @@ class MineRLEngine:
             if pose is None or _is_at(frame.pose, pose):
                 return frame
             frame = self._tick({})
-        raise EngineError("MineRL stood the player at {} instead of {}; is that place free, and its ground generated?".format(
-            [round(value, 3) for value in frame.pose], pose))
+        raise EngineError(
+            f"MineRL stood the player at {[round(value, 3) for value in frame.pose]} instead of {pose}; is that place free, and its ground generated?"
+        )
 
-    def step(self, keys: List[int], camera: List[float]) -> Tuple[List[Frame], Any]:
+    def step(self, keys: list[int], camera: list[float]) -> tuple[list[Frame], Any]:
         """Turns the camera in the first tick, holds the keys for all; the frames after each."""
-        held: Dict[str, Any] = {key: int(keys[i]) for i, key in enumerate(KEYS)}
+        held: dict[str, Any] = {key: int(keys[i]) for i, key in enumerate(KEYS)}
         frames = []
         for tick in range(self.ticks):
             turn = np.array(camera if tick == 0 else (0.0, 0.0), np.float64)
             frames.append(self._tick({**held, "camera": turn}))
         return frames, frames[-1].pixels
 
-    def survey(self, seed: int, corner: List[int], size: List[int], below: int, above: int) -> Tuple[Dict[str, Any], Any]:
+    def survey(self, seed: int, corner: list[int], size: list[int], below: int, above: int) -> tuple[dict[str, Any], Any]:
         """Names of the blocks in a box, in a mission of its own.
 
         Args:
@@ -208,8 +211,8 @@ class MineRLEngine:
         """
         if not self.backend.grid and not self.backend.voxels:
             raise SetupError(
-                "The backend {!r} does not tell its blocks (minestudio and minerl-0.4 do), so nothing can be planned in it; use starts from "
-                "recorded episodes (StartBank.from_episodes) or from places you know (start_at).".format(self.name)
+                f"The backend {self.name!r} does not tell its blocks (minestudio and minerl-0.4 do), so nothing can be planned in it; use starts "
+                "from recorded episodes (StartBank.from_episodes) or from places you know (start_at)."
             )
         # The sea level is told by the first observation, the box is part of the mission: so a first, short mission asks for it.
         self.spec.pose, self.spec.grid = None, None
@@ -219,7 +222,7 @@ class MineRLEngine:
         names, ids = self._ask_mission(seed, low, full) if self.backend.grid else self._ask_around(low, full)
         return {"palette": names, "corner": low, "size": full, "modern": self.backend.human}, ids
 
-    def _ask_mission(self, seed: int, low: Tuple[int, int, int], full: Tuple[int, int, int]) -> Tuple[List[str], Any]:
+    def _ask_mission(self, seed: int, low: tuple[int, int, int], full: tuple[int, int, int]) -> tuple[list[str], Any]:
         """Names and ids ``(y, z, x)`` of the blocks of a box, by a mission that asks for them."""
         self.spec.grid = (low, full)
         count = full[0] * full[1] * full[2]
@@ -227,14 +230,14 @@ class MineRLEngine:
         for _ in range(SURVEY_TICKS):
             told = self.spec.blocks
             if told is not None and len(told) == count:
-                numbers: Dict[str, int] = {}
+                numbers: dict[str, int] = {}
                 ids = np.fromiter((numbers.setdefault(name, len(numbers)) for name in told), np.uint16, count)
                 self.spec.grid = None
                 return list(numbers), ids
             self._tick({})
-        raise EngineError("MineRL did not tell the {} blocks of a survey within {} ticks.".format(count, SURVEY_TICKS))
+        raise EngineError(f"MineRL did not tell the {count} blocks of a survey within {SURVEY_TICKS} ticks.")
 
-    def _ask_around(self, low: Tuple[int, int, int], full: Tuple[int, int, int]) -> Tuple[List[str], Any]:
+    def _ask_around(self, low: tuple[int, int, int], full: tuple[int, int, int]) -> tuple[list[str], Any]:
         """The same by a spectator that hovers over the middle of each part of the box and asks what is around."""
         self._tick({"chat": "/gamemode spectator"})
         names = {"air": 0}
@@ -245,8 +248,15 @@ class MineRLEngine:
                 wide, deep = min(VOXELS_SIDE, low[0] + full[0] - x), min(VOXELS_SIDE, low[2] + full[2] - z)
                 part = ids[:, z - low[2] : z - low[2] + deep, x - low[0] : x - low[0] + wide]
                 centre = (x + wide // 2, middle, z + deep // 2)
-                self._tick({"chat": "/tp @s {} {} {}".format(centre[0] + 0.5, centre[1], centre[2] + 0.5)})
-                box = (x - centre[0], x + wide - 1 - centre[0], low[1] - middle, low[1] + full[1] - 1 - middle, z - centre[2], z + deep - 1 - centre[2])
+                self._tick({"chat": f"/tp @s {centre[0] + 0.5} {centre[1]} {centre[2] + 0.5}"})
+                box = (
+                    x - centre[0],
+                    x + wide - 1 - centre[0],
+                    low[1] - middle,
+                    low[1] + full[1] - 1 - middle,
+                    z - centre[2],
+                    z + deep - 1 - centre[2],
+                )
                 for tick in range(SURVEY_TICKS):
                     if tick % 10 == 9:  # chunks come in their time
                         self._tick({"voxels": box})
@@ -256,7 +266,7 @@ class MineRLEngine:
                     else:
                         self._tick({})
                 else:
-                    raise EngineError("MineStudio did not tell the blocks around {} within {} ticks.".format(centre, SURVEY_TICKS))
+                    raise EngineError(f"MineStudio did not tell the blocks around {centre} within {SURVEY_TICKS} ticks.")
         return list(names), ids.reshape(-1)
 
     def close(self) -> None:
@@ -270,16 +280,16 @@ class MineRLEngine:
             if frame is not None:
                 return frame
             frame = self._see(self._raw({}))
-        raise EngineError("MineRL showed no picture within {} ticks after a reset; does it have a display (xvfb-run)?".format(SETTLE_TICKS))
+        raise EngineError(f"MineRL showed no picture within {SETTLE_TICKS} ticks after a reset; does it have a display (xvfb-run)?")
 
-    def _tick(self, action: Dict[str, Any]) -> Frame:
+    def _tick(self, action: dict[str, Any]) -> Frame:
         frame = self._see(self._raw(action))
         if frame is None:
             raise EngineError("MineRL showed an empty picture.")
         return frame
 
-    def _raw(self, action: Dict[str, Any]) -> Any:
-        full = {key: 0 for key in KEYS}
+    def _raw(self, action: dict[str, Any]) -> Any:
+        full = dict.fromkeys(KEYS, 0)
         observation, _, done, info = self.env.step({**full, "camera": np.zeros(2), **action})
         if "error" in info:  # MineRL goes on with a random observation here
             raise EngineError("MineRL lost its engine: {}".format(info["error"]))
@@ -287,12 +297,12 @@ class MineRLEngine:
             raise EngineError("MineRL ended the mission without being asked to; the player may have died or the engine have quit.")
         return observation
 
-    def _see(self, observation: Any) -> Optional[Frame]:
+    def _see(self, observation: Any) -> Frame | None:
         if observation["pov"] is None:
             return None
         pixels = np.ascontiguousarray(observation["pov"], np.uint8)
         if pixels.shape != (self.size[0], self.size[1], 3):
-            raise EngineError("MineRL showed a picture of {} instead of {}.".format(pixels.shape, (*self.size, 3)))
+            raise EngineError(f"MineRL showed a picture of {pixels.shape} instead of {(*self.size, 3)}.")
         return Frame(pixels, observation["pose"])
 
     def _attach(self, port: int) -> Any:
@@ -301,7 +311,7 @@ class MineRLEngine:
         return malmo.MinecraftInstance(port=port, existing=True, **options)
 
     @staticmethod
-    def _prepare_minestudio(server: Optional[int]) -> None:
+    def _prepare_minestudio(server: int | None) -> None:
         """Makes MineStudio's copy of MineRL importable without its agents and their dependencies, and looks for its engine."""
         import minestudio  # type: ignore[import-not-found]
 
@@ -313,17 +323,17 @@ class MineRLEngine:
         jar = os.path.join(home, "engine", "build", "libs", "mcprec-6.13.jar")
         if server is None and not os.path.exists(jar):
             fetch = "from minestudio.simulator.entry import check_engine; check_engine(skip_confirmation=True)"
-            raise SetupError("MineStudio's engine is not in {}; run: {} -c '{}'".format(home, sys.executable, fetch))
+            raise SetupError(f"MineStudio's engine is not in {home}; run: {sys.executable} -c '{fetch}'")
 
 
-def _is_at(pose: List[float], wanted: List[float]) -> bool:
+def _is_at(pose: list[float], wanted: list[float]) -> bool:
     """True where the player stands as asked: within 0.05 blocks over ground, 1 block of height (it may fall) and half a degree."""
     flat = max(abs(pose[0] - wanted[0]), abs(pose[2] - wanted[2]))
     turn = abs((pose[3] - wanted[3] + 180.0) % 360.0 - 180.0)
     return flat <= 0.05 and abs(pose[1] - wanted[1]) <= 1.0 and max(turn, abs(pose[4] - wanted[4])) <= 0.5
 
 
-def read_voxels(told: Any, centre: Tuple[int, int, int], box: Tuple[int, ...], names: Dict[str, int], ids: Any) -> None:
+def read_voxels(told: Any, centre: tuple[int, int, int], box: tuple[int, ...], names: dict[str, int], ids: Any) -> None:
     """Fills ``ids (y, z, x)`` with what MineStudio says of the blocks of a box, and ``names`` with new names.
 
     MineStudio's own code reads a list of ``{"type": name, "x": ..., "y": ..., "z": ...}``; whether the numbers count from the player or from
@@ -336,33 +346,33 @@ def read_voxels(told: Any, centre: Tuple[int, int, int], box: Tuple[int, ...], n
         places = np.array([[int(block[axis]) for axis in "xyz"] for block in told], np.int64).reshape(-1, 3)
         types = [str(block["type"]) for block in told]
     except (KeyError, TypeError, ValueError) as error:
-        raise EngineError("MineStudio tells blocks in a form that is not known ({}: {}).".format(type(error).__name__, error)) from error
+        raise EngineError(f"MineStudio tells blocks in a form that is not known ({type(error).__name__}: {error}).") from error
     low, high = np.array(box[0::2]), np.array(box[1::2])
     for origin in (np.zeros(3, np.int64), np.array(centre)):
         if ((places >= low + origin) & (places <= high + origin)).all():
             x, y, z = (places - low - origin).T
             break
     else:
-        raise EngineError("MineStudio tells blocks outside of the box {} around {}.".format(box, centre))
+        raise EngineError(f"MineStudio tells blocks outside of the box {box} around {centre}.")
     ids[:] = 0
     ids[y, z, x] = [names.setdefault(name, len(names)) for name in types]
 
 
-def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
+def make_spec(backend: Backend, size: tuple[int, int]) -> Any:
     """The environment specification: walk and look; see the picture and the pose; noon, clear sky, no mobs, nothing to do.
 
     ``spec.pose`` (five numbers or None) and ``spec.grid`` (lowest corner and size of a box, or None) hold for the next reset.
     """
-    handlers = importlib.import_module(backend.package + ".herobraine.hero.handlers")
-    translation = importlib.import_module(backend.package + ".herobraine.hero.handlers.translation")
-    spaces = importlib.import_module(backend.package + ".herobraine.hero.spaces")
-    base = importlib.import_module(backend.package + ".herobraine.env_spec").EnvSpec
+    handlers: Any = importlib.import_module(backend.package + ".herobraine.hero.handlers")
+    translation: Any = importlib.import_module(backend.package + ".herobraine.hero.handlers.translation")
+    spaces: Any = importlib.import_module(backend.package + ".herobraine.hero.spaces")
+    base: Any = importlib.import_module(backend.package + ".herobraine.env_spec").EnvSpec
     keymap = importlib.import_module(backend.package + ".herobraine.hero.mc").INVERSE_KEYMAP
 
     class Picture(handlers.POVObservation):  # type: ignore[misc]
         """The picture; None where the engine sent none, which MineRL shows as a black one."""
 
-        def from_hero(self, told: Dict[str, Any]) -> Any:
+        def from_hero(self, told: dict[str, Any]) -> Any:
             return super().from_hero(told) if told["pov"] else None
 
     class Pose(translation.TranslationHandler):  # type: ignore[misc]
@@ -377,17 +387,17 @@ def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
         def xml_template(self) -> str:
             return "<ObservationFromFullStats/>"
 
-        def from_hero(self, told: Dict[str, Any]) -> List[float]:
+        def from_hero(self, told: dict[str, Any]) -> list[float]:
             spec.stats = told
             try:
                 return [float(told[name]) for name in ("xpos", "ypos", "zpos", "yaw", "pitch")]
             except KeyError as error:
-                raise EngineError("MineRL does not tell {} of the player.".format(error)) from error
+                raise EngineError(f"MineRL does not tell {error} of the player.") from error
 
     class Blocks(translation.TranslationHandler):  # type: ignore[misc]
         """The names of the blocks in a box."""
 
-        def __init__(self, corner: Tuple[int, int, int], extent: Tuple[int, int, int]) -> None:
+        def __init__(self, corner: tuple[int, int, int], extent: tuple[int, int, int]) -> None:
             super().__init__(spaces.Text(()) if hasattr(spaces, "Text") else spaces.Discrete(1))
             self.low, self.high = corner, [corner[i] + extent[i] - 1 for i in range(3)]
 
@@ -400,29 +410,34 @@ def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
                 '<max x="{{high[0]}}" y="{{high[1]}}" z="{{high[2]}}"/></Grid></ObservationFromGrid>'
             )
 
-        def from_hero(self, told: Dict[str, Any]) -> int:
+        def from_hero(self, told: dict[str, Any]) -> int:
             spec.blocks = told.get("blocks")
             return 0
 
     class Walk(base):  # type: ignore[misc]
         """See :func:`make_spec`."""
 
-        pose: Optional[List[float]] = None
-        grid: Optional[Tuple[Tuple[int, int, int], Tuple[int, int, int]]] = None
-        stats: Dict[str, Any] = {}
-        blocks: Optional[List[str]] = None
+        pose: list[float] | None = None
+        grid: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+        stats: dict[str, Any] = {}
+        blocks: list[str] | None = None
 
-        def create_observables(self) -> List[Any]:
+        def create_observables(self) -> list[Any]:
             self.blocks = None
             seen = [Picture((size[1], size[0])), Pose()]
             return seen if self.grid is None else [*seen, Blocks(*self.grid)]
 
-        def create_actionables(self) -> List[Any]:
+        def create_actionables(self) -> list[Any]:
             keys = [handlers.KeybasedCommandAction(key, keymap[key]) for key in KEYS]
-            return [*keys, handlers.CameraAction(), *([handlers.ChatAction()] if backend.commands else []), *([handlers.VoxelAction()] if backend.voxels else [])]
+            return [
+                *keys,
+                handlers.CameraAction(),
+                *([handlers.ChatAction()] if backend.commands else []),
+                *([handlers.VoxelAction()] if backend.voxels else []),
+            ]
 
-        def create_agent_start(self) -> List[Any]:
-            start: List[Any] = []
+        def create_agent_start(self) -> list[Any]:
+            start: list[Any] = []
             if backend.human:
                 screen = (handlers.GuiScale(1), handlers.GammaSetting(2.0), handlers.FOVSetting(70.0), handlers.FakeCursorSize(16))
                 start = [handlers.LowLevelInputsAgentStart(), *screen]
@@ -431,32 +446,32 @@ def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
                 start.append(handlers.AgentStartPlacement(x=x, y=y, z=z, yaw=yaw, pitch=pitch))
             return start
 
-        def create_server_initial_conditions(self) -> List[Any]:
+        def create_server_initial_conditions(self) -> list[Any]:
             time_stands = handlers.TimeInitialCondition(allow_passage_of_time=False, start_time=6000)
             return [time_stands, handlers.WeatherInitialCondition("clear"), handlers.SpawningInitialCondition(False)]
 
-        def create_server_world_generators(self) -> List[Any]:
+        def create_server_world_generators(self) -> list[Any]:
             return [handlers.DefaultWorldGenerator(force_reset=True)]
 
-        def create_server_quit_producers(self) -> List[Any]:
+        def create_server_quit_producers(self) -> list[Any]:
             return [handlers.ServerQuitWhenAnyAgentFinishes()]
 
-        def create_rewardables(self) -> List[Any]:
+        def create_rewardables(self) -> list[Any]:
             return []
 
-        def create_agent_handlers(self) -> List[Any]:
+        def create_agent_handlers(self) -> list[Any]:
             return []
 
-        def create_monitors(self) -> List[Any]:
+        def create_monitors(self) -> list[Any]:
             return []
 
-        def create_server_decorators(self) -> List[Any]:
+        def create_server_decorators(self) -> list[Any]:
             return []
 
         def is_from_folder(self, folder: str) -> bool:
             return False
 
-        def determine_success_from_rewards(self, rewards: List[float]) -> bool:
+        def determine_success_from_rewards(self, rewards: list[float]) -> bool:
             return False
 
         def get_docstring(self) -> str:
@@ -469,13 +484,13 @@ def make_spec(backend: Backend, size: Tuple[int, int]) -> Any:
 # ------------------------------------------------------------------------------------------------------------------------- messages
 
 
-def send(sock: socket.socket, header: Dict[str, Any], payload: bytes = b"") -> None:
+def send(sock: socket.socket, header: dict[str, Any], payload: bytes = b"") -> None:
     """Sends one message."""
     text = json.dumps(header, allow_nan=False).encode()
     sock.sendall(b"".join((PREFIX.pack(MAGIC, len(text), len(payload)), text, payload)))
 
 
-def receive(sock: socket.socket) -> Dict[str, Any]:
+def receive(sock: socket.socket) -> dict[str, Any]:
     """Receives one request (they have no payload).
 
     Raises:
@@ -485,7 +500,7 @@ def receive(sock: socket.socket) -> Dict[str, Any]:
     magic, length, payload = PREFIX.unpack(_exactly(sock, PREFIX.size))
     if magic != MAGIC or payload or length > 1 << 20:
         raise ValueError("not a request of this protocol")
-    request: Dict[str, Any] = json.loads(_exactly(sock, length).decode())
+    request: dict[str, Any] = json.loads(_exactly(sock, length).decode())
     return request
 
 
@@ -500,7 +515,7 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
-def answer(engine: Any, request: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
+def answer(engine: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Header and payload of the answer to a request other than ``open`` and ``close``."""
     do = request["do"]
     if do == "reset":
@@ -512,7 +527,7 @@ def answer(engine: Any, request: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]
     if do == "survey":
         header, ids = engine.survey(int(request["seed"]), request["corner"], request["size"], request["below"], request["above"])
         return header, ids.astype("<u2").tobytes()
-    raise SetupError("There is no request {!r}.".format(do))
+    raise SetupError(f"There is no request {do!r}.")
 
 
 def serve(sock: socket.socket, make: Callable[..., Any]) -> None:
@@ -529,7 +544,7 @@ def serve(sock: socket.socket, make: Callable[..., Any]) -> None:
                 request = receive(sock)
             except EOFError:
                 return
-            reply: Dict[str, Any] = {"id": request["id"], "ok": True}
+            reply: dict[str, Any] = {"id": request["id"], "ok": True}
             payload = b""
             try:
                 if request["do"] == "open":
@@ -544,7 +559,7 @@ def serve(sock: socket.socket, make: Callable[..., Any]) -> None:
                     reply.update(header)
             except Exception as error:  # whatever MineRL raises: the other side decides what becomes of it
                 traceback.print_exc()
-                text = str(error) if isinstance(error, EngineError) else "{}: {}".format(type(error).__name__, error)
+                text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
                 reply = {"id": request["id"], "ok": False, "error": text[-2000:], "final": isinstance(error, SetupError)}
             send(sock, reply, payload)
             if request["do"] == "close":

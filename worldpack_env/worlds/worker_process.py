@@ -136,21 +136,19 @@ class WorkerProcess:
             return self._ask({"id": self._asked, "do": do, **fields}, payload, deadline)
         except WorkerRefusal:  # a whole answer, so the socket can still be trusted
             raise
-        except WorkerFault as fault:
-            self.kill()
-            raise fault
         except TimeoutError:
-            fault = self._fault(f"did not answer {do!r} within {seconds:g} s")
+            what = f"did not answer {do!r} within {seconds:g} s"
         except (ConnectionError, EOFError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=2.0)
             ended = self._process.poll()
-            fault = self._fault(f"broke the connection during {do!r}" + (f" and ended with status {ended}" if ended is not None else ""))
-        except BaseException:  # Ctrl-C in the middle of an answer
+            what = f"broke the connection during {do!r}" + (f" and ended with status {ended}" if ended is not None else "")
+        except BaseException:  # a fault, or Ctrl-C in the middle of an answer
             self.kill()
             raise
+        fault = self._fault(what)  # while there is a log to quote
         self.kill()
-        raise fault from None
+        raise fault
 
     def _ask(self, request: dict[str, Any], payload: memoryview | int | None, deadline: float) -> tuple[dict[str, Any], bytes]:
         do = request["do"]

@@ -46,8 +46,10 @@ class LineEngine:
             self.tick += 1
             self.pose[2] += 0.1 * keys[0]
             frames.append(self.frame())
+        if FAULT == "sinks":
+            self.pose[1] -= 1.0
         self.pose[3] += camera[1]
-        frames[-1].pose[3] = self.pose[3]
+        frames[-1].pose[:] = self.pose
         if FAULT == "nan":
             frames[-1].pose[0] = None
         if FAULT == "raises" and WHERE == "step":
@@ -83,8 +85,8 @@ def answer(engine, request):
 
 def send(sock, header, payload=b""):
     if not header.pop("fault", False):
-        return true_send(sock, header, payload)
-    if FAULT == "half":
+        true_send(sock, header, payload)
+    elif FAULT == "half":
         text = worker.json.dumps(header).encode()
         sock.sendall(worker.PREFIX.pack(worker.MAGIC, len(text), len(payload)) + text + payload[: len(payload) // 2])
         time.sleep(30)

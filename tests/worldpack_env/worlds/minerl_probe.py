@@ -36,7 +36,7 @@ walk.pose, walk.grid = [1e-7, 64.0, -12.3456789012345, -179.5, 1 / 3], ((-5, 60,
 walk.reset()
 told["xml"] = walk.to_xml()
 # MineRL's own handlers turn an action into the lines that go to the game, and what comes back into an observation.
-action = {**{key: 0 for key in worker.KEYS}, "forward": 1, "sprint": 1, "camera": np.array([-3.25, 22.5])}
+action = {**dict.fromkeys(worker.KEYS, 0), "forward": 1, "sprint": 1, "camera": np.array([-3.25, 22.5])}
 told["lines"] = [handler.to_hero(action[handler.to_string()]) for handler in walk.actionables if handler.to_string() in action]
 rows = np.arange(64 * 80 * 3, dtype=np.uint32).astype(np.uint8)
 info = {"pov": rows.tobytes(), "xpos": 1.5, "ypos": 64.0, "zpos": -2.5, "yaw": 725.0, "pitch": 10.0, "sea_level": 63, "blocks": ["stone"]}

@@ -98,7 +98,9 @@ def test_ticks_are_the_embedded_worlds(connect: Connect) -> None:
     for _ in range(60):
         action = np.zeros(9, np.float32)
         action[:7], action[7:] = rng.random(7) < 0.3, rng.uniform(-10, 30, 2)
-        keys = "\n".join(f"{key} {int(held)}" for key, held in zip(("forward", "back", "left", "right", "jump", "sneak", "sprint"), action, strict=False))
+        keys = "\n".join(
+            f"{key} {int(held)}" for key, held in zip(("forward", "back", "left", "right", "jump", "sneak", "sprint"), action, strict=False)
+        )
         view = direct.step(action)
         for tick in range(TICKS_PER_STEP):
             turn = f"camera {float(action[7])} {float(action[8])}" if tick == 0 else "camera 0.0 0.0"
@@ -127,7 +129,7 @@ def test_grids(connect: Connect, absolute: str) -> None:
     corner = np.array([-3, 0, 2]) + (0 if absolute == "true" else np.floor(pose_of(info)[:3]).astype(int))
     blocks = load_terrain(4).blocks
     for i, j, k in [(0, 0, 0), (7, 9, 3), (2, 12, 1), (5, 13, 2), (3, 60, 3)]:
-        x, y, z = corner + (i, j, k)
+        x, y, z = corner + np.array([i, j, k])
         solid = y < 48 and blocks[x - ORIGIN[0], y, z - ORIGIN[1]] != 0
         assert (names[j, k, i] != "air") == solid
 
@@ -164,6 +166,9 @@ def test_what_blocks_are_to_a_walker() -> None:
     assert [kind_of(name) for name in ("air", "minecraft:water", "cactus", "leaves", "log2", "stone", "no such")] == [
         OPEN, LIQUID, PARTIAL, LEAF, TRUNK, FULL, FULL,
     ]  # fmt: skip
+    modern = {"minecraft:grass": OPEN, "grass_block": FULL, "block.minecraft.oak_leaves": LEAF, "birch_log": TRUNK, "kelp": LIQUID,
+              "oak_fence_gate": PARTIAL, "poppy": OPEN, "red_tulip": OPEN, "redstone_wall_torch": OPEN, "stone": FULL}  # fmt: skip
+    assert {name: kind_of(name, modern=True) for name in modern} == modern
     palette = ["air", "stone", "leaves", "log", "water", "fence"]
     columns = {  # from below
         "open ground": [1, 1, 0, 0, 0, 0],

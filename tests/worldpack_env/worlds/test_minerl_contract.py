@@ -131,7 +131,7 @@ def test_survey(minerl: MineRLWorld, backend: str) -> None:
 @pytest.mark.parametrize("backend", ["minestudio"])
 def test_starts_can_be_given_where_nothing_is_planned(minerl: MineRLWorld, backend: str) -> None:
     pose = make_world("voxel").reset(9).pose
-    bank = StartBank.from_starts([start_at(minerl, seed=9, pose=pose, goals=[pose[:3] + [4.0, 0.0, 3.0]])], loop="AB")
+    bank = StartBank.from_starts([start_at(minerl, seed=9, pose=pose, goals=[pose[:3] + np.array([4.0, 0.0, 3.0])])], loop="AB")
     assert bank.world == "minerl" and bank[0].waypoints.shape == (2, 3)
 
 

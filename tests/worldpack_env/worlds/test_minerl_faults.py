@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldpack_env.worlds import BackendUnavailable, World
+from worldpack_env.worlds import BackendUnavailable, World, minerl_worker
 from worldpack_env.worlds.minerl import MineRLWorld, Patience, find_python, find_server
 from worldpack_env.worlds.worker_process import WorkerFault, WorkerProcess, WorkerRefusal
 
@@ -86,6 +86,41 @@ def test_survey(make: Make) -> None:
     view = world.step(FORWARD)
     assert view.pose[:3] == pytest.approx([0.5, 65.0, 0.9]), "the episode goes on from its start"
     assert world.surface().heights.shape == (192, 192), "known worlds are not surveyed again"
+
+
+def test_a_survey_that_does_not_bear_the_player_is_no_surface(make: Make) -> None:
+    world = make("sinks@step")
+    world.reset(5)
+    with pytest.raises(BackendUnavailable, match="does not bear the player.*from_episodes"):
+        world.surface()
+    assert world.solid([0, 64, 0], (1, 2, 1)) is None
+
+
+def test_what_minestudio_says_of_blocks_is_read_or_refused() -> None:
+    centre, box = (40, 70, -50), (-2, 1, -1, 0, 0, 2)
+    places = [(-2, -1, 0), (1, 0, 2), (0, -1, 1)]
+    for origin in ((0, 0, 0), centre):
+        told = [
+            {"type": name, "x": x + origin[0], "y": y + origin[1], "z": z + origin[2]}
+            for name, (x, y, z) in zip(("stone", "oak_log", "stone"), places, strict=True)
+        ]
+        names, ids = {"air": 0}, np.full((2, 3, 4), 9, np.uint16)
+        minerl_worker.read_voxels(told, centre, box, names, ids)
+        assert names == {"air": 0, "stone": 1, "oak_log": 2}
+        assert [int(ids[y + 1, z, x + 2]) for x, y, z in places] == [1, 2, 1] and (ids == 0).sum() == 21, "what is not told is air"
+    for wrong in (None, [{"name": "stone"}], [{"type": "stone", "x": 3, "y": 0, "z": 0}], {"block_name": [["stone"]]}):
+        with pytest.raises(minerl_worker.EngineError, match="MineStudio tells blocks"):
+            minerl_worker.read_voxels(wrong, centre, box, {"air": 0}, ids)
+
+
+def test_an_engine_that_tells_no_blocks_says_what_to_do_instead() -> None:
+    engine = object.__new__(minerl_worker.MineRLEngine)
+    engine.name, engine.backend = "minerl", minerl_worker.BACKENDS["minerl"]
+    with pytest.raises(minerl_worker.SetupError, match="start_at"):
+        engine.survey(0, [0, 0], [8, 8], 4, 4)
+    with pytest.raises(minerl_worker.SetupError, match="no MineRL backend 'minerrl'"):
+        minerl_worker.find_backend("minerrl")
+    assert minerl_worker.decimal(1e-7) == "0.0000001" and minerl_worker.decimal(-12.5) == "-12.5"
 
 
 FAULTS = [
