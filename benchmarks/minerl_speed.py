@@ -80,7 +80,8 @@ def run_server(what: str) -> None:
 
 def run_worker() -> None:
     """The worker over an engine that costs nothing."""
-    from worldpack_env.worlds import minerl_worker as worker
+    sys.path.insert(0, str(ROOT / "worldpack_env" / "worlds"))
+    import minerl_worker as worker
 
     class StillEngine:
         def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None) -> None:

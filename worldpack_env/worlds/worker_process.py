@@ -64,6 +64,8 @@ class WorkerProcess:
         token = secrets.token_hex(32)
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         with socket.create_server(("127.0.0.1", 0), backlog=4) as listener:
+            # Paths of modules for this Python are wrong for another one.
+            environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
             try:
                 # A process group of its own: Ctrl-C is for us, and what it started can be ended with it.
                 self._process = subprocess.Popen(
@@ -72,6 +74,7 @@ class WorkerProcess:
                     stdout=self._log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=environment,
                 )
             except OSError as error:
                 self._log.close()

@@ -1,5 +1,6 @@
 """Whatever a worker does wrong is one clear error in time, never a picture; none of it needs MineRL."""
 
+import ast
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from worldpack_env.worlds import BackendUnavailable, World, minerl_worker
+from worldpack_env.worlds.minerl import WORKER as minerl_worker_path
 from worldpack_env.worlds.minerl import MineRLWorld, Patience, find_python, find_server
 from worldpack_env.worlds.worker_process import WorkerFault, WorkerProcess, WorkerRefusal
 
@@ -120,6 +122,7 @@ def test_an_engine_that_tells_no_blocks_says_what_to_do_instead() -> None:
         engine.survey(0, [0, 0], [8, 8], 4, 4)
     with pytest.raises(minerl_worker.SetupError, match="no MineRL backend 'minerrl'"):
         minerl_worker.find_backend("minerrl")
+    ast.parse(minerl_worker_path.read_text(), feature_version=(3, 8))
     assert minerl_worker.decimal(1e-7) == "0.0000001" and minerl_worker.decimal(-12.5) == "-12.5"
 
 
