@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS: Final = {
     "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
-    "record": "record episodes in an engine, in LoopNav's layout",
+    "record": "record episodes in an engine, in LoopNav's layout; --import DIR takes recordings of VPT's form (mp4 + jsonl) instead",
     "train-model": "train a world model from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
@@ -144,7 +144,21 @@ def _demo(words: Sequence[str]) -> None:
     _say(f"Report: {(config.out / 'report.html').resolve()}")
 
 
+def _import(words: Sequence[str]) -> None:
+    from worldpack_model.vpt import ImportConfig, import_recordings
+
+    config = _parse(
+        ImportConfig, ["--source" + word.removeprefix("--import") if word.partition("=")[0] == "--import" else word for word in words], "record"
+    )
+    with _Bars() as bars:
+        index = import_recordings(config, bars.tell)
+    _say(f"{len(index)} episodes, {index.frames} frames in {config.out}.")
+
+
 def _record(words: Sequence[str]) -> None:
+    if any(word.partition("=")[0] == "--import" for word in words):
+        _import(words)
+        return
     from worldpack_env.recorder import RecordConfig, record
 
     config = _parse(RecordConfig, words, "record")

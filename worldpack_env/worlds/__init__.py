@@ -16,6 +16,10 @@ class BackendUnavailable(RuntimeError):
     """A real engine cannot be used or stopped answering; the message says what to install or do."""
 
 
+class EpisodeLost(BackendUnavailable):
+    """An engine lost the episode that it was stepped in: the step did not happen, and a reset begins anew."""
+
+
 class WorldView(NamedTuple):
     """What an engine shows after a reset or a step."""
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from worldpack_env.worlds import BackendUnavailable
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost
 
 MAGIC: Final = b"WPM1"
 PREFIX: Final = struct.Struct("!4sII")
@@ -31,7 +31,7 @@ _LOG_LINES: Final = 6
 _LOG_BYTES: Final = 4096
 
 
-class WorkerFault(BackendUnavailable):
+class WorkerFault(EpisodeLost):
     """The worker failed and is ended; starting it again may help."""
 
 

@@ -184,3 +184,17 @@ def test_the_environment_and_a_bank_of_starts(minerl: MineRLWorld, backend: str,
         assert not terminated and not truncated
     assert -180.0 <= float(observation["compass"][0]) <= 180.0
     env.close()
+
+
+@pytest.mark.parametrize("backend", ["minerl-0.4"])
+def test_compare_end_to_end(backend: str, server: MalmoServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from worldpack_agents.cli import main
+
+    monkeypatch.setenv("WORLDPACK_MINERL_PYTHON", python_of(backend))
+    monkeypatch.setenv("WORLDPACK_MINERL_BACKEND", backend)
+    monkeypatch.setenv("WORLDPACK_MINERL_SERVER", str(server.port))
+    size = ["--episodes", "2", "--num-envs", "2", "--replays", "1", "--videos", "1", "--nav-range", "5", "--max-episode-steps", "8"]
+    assert main(["compare", "--world", "minerl", *size, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["env"]["world"] == "minerl" and report["agents"][0]["real"]["steps"]["mean"] <= 8
+    assert (tmp_path / "report.html").stat().st_size > 10_000
