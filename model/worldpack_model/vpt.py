@@ -57,7 +57,7 @@ class ImportConfig:
     source: Path
     """Folder of the recordings; its folders are searched as well."""
     out: Path
-    """Folder for the episodes; one that is there already is not made again."""
+    """Folder for the episodes."""
     frame_size: int = 64
     """Height and width of the frames in pixels."""
     ticks_per_step: int = TICKS_PER_STEP
@@ -183,7 +183,9 @@ def episodes_of(video: Path, config: ImportConfig) -> Iterator[Episode]:
             f"do not belong together, or its mouse was set to another speed; leave it out."
         )
     pictures = _Pictures(video, (config.frame_size, config.frame_size))
-    seed, site = seed_of(video.stem), f"{config.world}_{''.join(c if c.isalnum() else '_' for c in video.stem)}"
+    # Two folders may hold recordings of one name.
+    name = video.relative_to(config.source).with_suffix("").as_posix()
+    seed, site = seed_of(video.stem), f"{config.world}_{''.join(letter if letter.isascii() and letter.isalnum() else '_' for letter in name)}"
     for run in runs:
         whole = config.longest * config.ticks_per_step
         for first in range(run.start, run.stop, whole):

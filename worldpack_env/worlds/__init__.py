@@ -55,7 +55,11 @@ class World(Protocol):
         """Builds world ``seed`` and stands the player at ``pose`` (5,), at rest; None takes the world's own spawn."""
 
     def step(self, action: ArrayLike) -> WorldView:
-        """Holds ``action`` (9,) for ``TICKS_PER_STEP`` ticks; the camera turn is applied before the first tick."""
+        """Holds ``action`` (9,) for ``TICKS_PER_STEP`` ticks; the camera turn is applied before the first tick.
+
+        Raises:
+            EpisodeLost: if the engine lost the episode.
+        """
 
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to."""

@@ -176,7 +176,7 @@ class MineRLWorld:
         place = None if pose is None else check_pose(pose)
         if place is not None and place.shape != (POSE_DIM,):
             raise ValueError(f"pose has shape {place.shape}, expected (5,): x, y, z in blocks, yaw, pitch in degrees.")
-        self._pose = None
+        self._pose = self._start = None
         view = self._until_it_works(lambda worker: self._reset(worker, int(seed), place))
         self._start = int(seed), view.pose.copy() if place is None else place
         self._stepped = False
@@ -339,9 +339,12 @@ class MineRLWorld:
         centre = -np.array(surface.origin)
         i, k = (int(v) for v in places[np.argmin(np.abs(places - centre).max(axis=1))])
         place = np.array([surface.origin[0] + i + 0.5, float(surface.heights[i, k]), surface.origin[1] + k + 0.5, 0.0, 0.0])
-        self._until_it_works(lambda worker: self._reset(worker, seed, place))
-        assert self._worker is not None
-        _, track = self._ask(self._worker, "step", self.patience.step, keys=[0] * len(KEYS), camera=[0.0, 0.0])
+
+        def stand(worker: WorkerProcess) -> NDArray[np.float64]:
+            self._reset(worker, seed, place)
+            return self._ask(worker, "step", self.patience.step, keys=[0] * len(KEYS), camera=[0.0, 0.0])[1]
+
+        track = self._until_it_works(stand)
         self._pose = None
         if np.abs(track[-1, :3] - place[:3]).max() > 0.1:
             raise BackendUnavailable(

@@ -217,7 +217,7 @@ class MineRLEngine:
         # The sea level is told by the first observation, the box is part of the mission: so a first, short mission asks for it.
         self.spec.pose, self.spec.grid = None, None
         self._begin(seed)
-        low = (corner[0], int(self.spec.stats["sea_level"]) - below, corner[1])
+        low = (corner[0], int(self.spec.stats.get("sea_level", 63)) - below, corner[1])
         full = (size[0], below + above, size[1])
         names, ids = self._ask_mission(seed, low, full) if self.backend.grid else self._ask_around(low, full)
         return {"palette": names, "corner": low, "size": full, "modern": self.backend.human}, ids

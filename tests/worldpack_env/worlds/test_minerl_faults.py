@@ -176,6 +176,18 @@ def test_restarts_are_bounded(make: Make, tmp_path: Path) -> None:
         world.reset(0)
 
 
+def test_a_failed_reset_leaves_no_episode_of_before(make: Make, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mark.touch()
+    world = make("dies@reset", once=mark)
+    world.reset(0)
+    mark.unlink()
+    with pytest.raises(BackendUnavailable):
+        world.reset(1)
+    with pytest.raises(RuntimeError, match=r"Call reset\(\)"):
+        world.step(FORWARD)
+
+
 def test_a_refusal_is_not_tried_again(make: Make) -> None:
     world = make("refuses@open", restarts=5)
     with pytest.raises(WorkerRefusal, match="install one"):
