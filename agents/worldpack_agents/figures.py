@@ -137,6 +137,35 @@ def interval_chart(charts: Sequence[tuple[str, Sequence[tuple[str, Interval, Int
         return finish()
 
 
+def agreement_chart(points: Sequence[tuple[str, Interval, Interval]], *, name: str) -> str:
+    """Each policy's success in the engine against that in imagination, in percent, with 95 % intervals and the diagonal.
+
+    Args:
+        points: ``(policy, imagined, real)``, shares.
+        name: distinguishes the picture's inner names.
+    """
+    with _drawing(name) as (figure, finish):
+        figure.set_size_inches(4.4, 4.0)
+        axis = figure.subplots()
+        axis.plot([0, 100], [0, 100], ":", color=PALETTE["faint"], linewidth=1.2)
+        for number, (policy, imagined, real) in enumerate(sorted(points, key=lambda p: p[2].mean)):
+            x, y = 100 * imagined.mean, 100 * real.mean
+            axis.plot([100 * imagined.low, 100 * imagined.high], [y, y], color=PALETTE["dream"], linewidth=1.6, alpha=0.45)
+            axis.plot([x, x], [100 * real.low, 100 * real.high], color=PALETTE["engine"], linewidth=1.6, alpha=0.45)
+            axis.plot([x], [y], "o", color=PALETTE["ink"], markersize=5)
+            # names of neighbours in turn on either side, so that few lie on each other
+            left = number % 2 == 0
+            axis.annotate(
+                policy, (x, y), (-6 if left else 6, 5 if left else -9), textcoords="offset points", ha="right" if left else "left", fontsize=8
+            )
+        axis.set_xlim(-3, 103)
+        axis.set_ylim(-3, 103)
+        axis.set_aspect("equal")
+        axis.set_xlabel("success in imagination, %")
+        axis.set_ylabel("success in the engine, %")
+        return finish()
+
+
 def path_map(
     waypoints: NDArray[np.float64], surface: Surface | None, paths: Mapping[str, tuple[str, NDArray[np.float64], str]], *, radius: float, name: str
 ) -> str:
