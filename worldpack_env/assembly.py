@@ -47,7 +47,7 @@ class NavOptions(TypedDict, total=False):
     action_set: Literal["nav-4", "nav-8", "box", "minerl"]
     """What the agent may do. Default ``nav-4``."""
     max_episode_steps: int | None
-    """Env steps until truncation; None takes ``tasks.default_step_limit``. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
+    """Env steps until truncation; None takes ``tasks.default_step_limit`` of each start. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
     device: str
     """Where to load the model: ``auto``, ``cpu``, ``cuda``. Default ``auto``."""
     precision: Precision
@@ -81,13 +81,13 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     # Everything cheap is checked before a model is loaded.
     for name in options:
         lookup(dict.fromkeys(NavOptions.__annotations__), name, "option")
-    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"))
+    bank = options.get("starts")
+    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"), shorter=bank is not None and bank.mixed)
     action_set = make_action_set(options.get("action_set", "nav-4"))
     goal_obs = options.get("goal_obs")
     if goal_obs is not None:
         lookup(dict(GOAL_OBS), goal_obs, "goal observation")
     tensors = lookup({"numpy": False, "torch": True}, options.get("output", "numpy"), "output")
-    bank = options.get("starts")
     world = bank.world if bank is not None else options.get("world", "voxel")
     simulator: Simulator
     device: torch.device | None = None

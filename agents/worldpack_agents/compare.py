@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from worldpack_agents.agreement import LEAST_AGENTS, agreement
 from worldpack_agents.baselines import baseline_of, open_policy
+from worldpack_agents.checkpoints import BEST, CHECKPOINTS
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.evaluate import summarise
 from worldpack_agents.intervals import bootstrap_curve, bootstrap_mean
@@ -116,7 +117,7 @@ def agent_names(sources: Sequence[str]) -> list[str]:
     names: list[str] = []
     for source in sources:
         path = Path(source)
-        folder = f"{path.parent.parent.name} {path.name}" if path.parent.name == "checkpoints" else path.stem
+        folder = f"{path.parent.parent.name} {path.name}" if path.parent.name in (CHECKPOINTS, BEST) else path.stem
         name = source if source not in trained else "agent" if len(trained) == 1 else folder
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     return names
