@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,26 +54,46 @@ def write_report(comparison: Comparison, path: Path, *, videos: int = 4) -> None
         path: the HTML file.
         videos: replays shown as video and as map.
     """
-    shown = comparison.replays[:videos]
-    parts = {
-        "lead": _lead(comparison.data),
-        "cards": "\n".join(_card(agent) for agent in comparison.data["agents"][:CARDS]),
-        "agreement": _agreement(comparison.data),
-        "flattered": _flattered(comparison),
-        "replays": _replays(comparison, shown) if shown else "",
-        "scores": _scores(comparison.data["agents"]),
-        "table": _table(comparison.data),
-        "drift": _drift(comparison.data["replay"]) if comparison.replays else "",
-        "learning": _learning(comparison.data["agents"]),
-        "made": _made(comparison.data),
-    }
+    data, shown = comparison.data, comparison.replays[:videos]
+    cards = "\n".join(_card(agent) for agent in data["agents"][:CARDS])
+    parts = [
+        f'<div class="cards">{cards}</div>',
+        _replays(comparison, shown) if shown else "",
+        f"<section><h2>Outcomes from the same starts</h2><div class='chart'>{_scores(data['agents'])}</div>{table(*_rows(data))}</section>",
+        _agreement(data),
+        _flattered(comparison),
+        _drift(data["replay"]) if comparison.replays else "",
+        _learning(data["agents"]),
+    ]
+    made = {"weights": data["weights"], "task": data["env"], "intervals": data["interval"], **data["provenance"]}
+    write_page(path, title="Imagination against engine", lead=_lead(data), body="\n".join(parts), made=made, data_file="report.json")
+
+
+def write_page(path: Path, *, title: str, lead: str, body: str, made: Mapping[str, Any], data_file: str) -> None:
+    """Writes a page that needs nothing beside it.
+
+    Args:
+        path: the HTML file.
+        title: its heading.
+        lead: HTML of the first paragraph.
+        body: HTML of the sections.
+        made: what to tell at the end of how it was made.
+        data_file: name of the file beside the page that holds all numbers.
+    """
     page = TEMPLATE.read_text(encoding="utf-8")
+    parts = {"title": html.escape(title), "lead": lead, "body": body, "made": _made(made, data_file)}
     for key, value in parts.items():
         page = page.replace("{{" + key + "}}", value)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
+
+
+def table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """A table from HTML of its heads and of its rows' cells."""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{''.join(f'<th>{h}</th>' for h in heads)}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _lead(data: dict[str, Any]) -> str:
@@ -173,19 +193,21 @@ def _scores(agents: Sequence[dict[str, Any]]) -> str:
     return figures.interval_chart(charts, name="scores", percent=[True, False])
 
 
-def _table(data: dict[str, Any]) -> str:
-    heads = "".join(f"<th>{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span></th>" for key, _, _ in COLUMNS)
+def _rows(data: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Heads and rows of the table of outcomes."""
+    heads = ["agent", "in", *(f"{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span>" for key, _, _ in COLUMNS)]
     rows = []
     for agent in data["agents"]:
         for where, style, word in _PLACES:
-            cells = "".join(_cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
+            cells = "".join(cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
             lost = agent[where]["lost_slots"]
             note = f"<br><span class='note'>{lost} lost</span>" if lost else ""
-            rows.append(f"<tr><th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}</tr>")
-    return f"<table><thead><tr><th>agent</th><th>in</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            rows.append(f"<th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}")
+    return heads, rows
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A table's cell of an interval's text, the bounds below the value."""
     value, _, interval = text.partition(" [")
     return f"<td>{value}<br><span class='note'>[{interval}</span></td>"
 
@@ -279,10 +301,9 @@ def _learning(agents: Sequence[dict[str, Any]]) -> str:
     return f"<section><h2>How it learned</h2><div class='chart narrow'>{picture}</div></section>"
 
 
-def _made(data: dict[str, Any]) -> str:
-    told = {"weights": data["weights"], "task": data["env"], "intervals": data["interval"], **data["provenance"]}
+def _made(told: Mapping[str, Any], data_file: str) -> str:
     rows = []
     for key, value in told.items():
         shown = value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
         rows.append(f"<tr><th>{html.escape(key)}</th><td><pre>{html.escape(shown)}</pre></td></tr>")
-    return f"<table class='fine'>{''.join(rows)}</table><p class='note'>All numbers are in report.json beside this page.</p>"
+    return f"<table class='fine'>{''.join(rows)}</table><p class='note'>All numbers are in {html.escape(data_file)} beside this page.</p>"
