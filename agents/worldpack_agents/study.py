@@ -41,6 +41,7 @@ from typing import Any, Final
 
 import numpy as np
 import tomllib
+import tyro
 from numpy.typing import ArrayLike, NDArray
 
 from worldpack_agents.callbacks import read_curve
@@ -61,7 +62,7 @@ Tell = Callable[[str, int, int], None]
 class StudyConfig:
     """Trains and judges agents under several conditions; run the same command again to continue."""
 
-    study: str
+    study: tyro.conf.Positional[str]
     """Name of a shipped study, or a TOML file."""
     out: Path | None = None
     """Folder of the study; none takes runs/study-NAME."""
