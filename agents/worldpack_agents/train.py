@@ -107,6 +107,8 @@ class TrainAgentConfig:
     """Which tasks lead to the one that is wanted."""
     num_envs: int = 16
     """Episodes played at the same time."""
+    real_envs: int = 0
+    """Of those, when training in imagination: so many are played in the engine, to learn from both."""
     total_steps: int = 100_000
     """Env steps to train for, all slots together; rounded up to whole updates."""
     seed: int = 0
@@ -137,6 +139,10 @@ class TrainAgentConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.num_envs * self.ppo.n_steps < 2:
             raise ValueError("An update needs at least two transitions; raise num_envs or n_steps.")
+        if not 0 <= self.real_envs < self.num_envs or (self.real_envs and self.where == "real"):
+            raise ValueError(
+                f"real_envs must be at least 0 and below num_envs, in imagination, not {self.real_envs} of {self.num_envs} ({self.where})."
+            )
         if self.eval_every < 0 or not self.eval_in:
             raise ValueError(f"eval_every must be at least 0 and eval_in name a place, not {self.eval_every} and {self.eval_in}.")
         if self.curriculum.teacher != "none":
@@ -213,10 +219,10 @@ def _open(config: TrainAgentConfig) -> tuple[Any, gym.vector.VectorEnv[Any, Any,
     imagined = config.where == "imagined"
     model = load_world_model(env.model, device=env.device, precision=env.precision) if imagined else None
     if config.curriculum.teacher == "none":
-        return model, make_envs(env, config.where, num_envs=config.num_envs, model=model)
+        return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, real_envs=config.real_envs)
     frame_size = model.config.frame_size if model is not None else (64, 64)
     bank = lesson_bank(lessons_of(config.curriculum, env), env, frame_size)
-    return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, starts=bank)
+    return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, starts=bank, real_envs=config.real_envs)
 
 
 def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[str, Any]] | None, world_model: Any) -> TrainResult:
@@ -324,8 +330,9 @@ def _check_claim(config: TrainAgentConfig) -> None:
         if (config.out / "checkpoints").exists():
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
-    # runs from before there were curricula had none
-    old, new = _flat({"curriculum": asdict(CurriculumConfig()), **read_run_config(config.out)["config"]}), _flat(deciding(config))
+    # runs from before there were curricula and mixtures had none
+    since = {"curriculum": asdict(CurriculumConfig()), "real_envs": 0}
+    old, new = _flat(json.loads(json.dumps(since)) | read_run_config(config.out)["config"]), _flat(deciding(config))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:
         told = "; ".join(f"{k} is {old.get(k)} there and {new.get(k)} here" for k in changed)
