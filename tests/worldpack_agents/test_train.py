@@ -20,6 +20,7 @@ from worldpack_agents.callbacks import read_curve, segment_seed
 from worldpack_agents.checkpoints import checkpoints, load_agent, newest_checkpoint, read_policy_tensors
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.policies import PolicyConfig
+from worldpack_agents.rollouts import AgentPolicy, open_rollout, play
 from worldpack_agents.train import LinearSchedule, PPOConfig, TrainAgentConfig, train_agent
 from worldpack_agents.vec_env import channels_first
 from worldpack_model.checkpoint import CheckpointError
@@ -214,3 +215,26 @@ def test_an_agent_can_learn_from_imagined_and_real_episodes_together(tmp_path: P
         small(tmp_path, num_envs=4, real_envs=4)
     with pytest.raises(ValueError, match="1 of 8 \\(real\\)"):
         small(tmp_path, where="real", real_envs=1)
+
+
+def test_a_recurrent_agent_continues_as_well_and_remembers_within_its_episode_only(tmp_path: Path) -> None:
+    env = EnvConfig(nav_range=5, num_starts=3)
+    whole = small(tmp_path / "whole", env=env, where="real", algorithm="recurrent-ppo", total_steps=512)
+    parts = replace(whole, out=tmp_path / "parts")
+    for config in (whole, parts):
+        train_agent(config)
+    for file in checkpoints(parts.out)[-1].iterdir():
+        file.unlink()
+    checkpoints(parts.out)[-1].rmdir()
+    train_agent(parts)
+    first, second = weights(whole.out), weights(parts.out)
+    assert any("lstm" in name for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    played = {}
+    for slots in (1, 3):
+        rollout, actions = open_rollout(replace(env, split="val"), "real", slots)
+        played[slots] = play(rollout, actions, AgentPolicy(load_agent(whole.out)), range(3))
+        rollout.close()
+    for one, beside in zip(played[1], played[3], strict=True):
+        assert np.array_equal(one.actions, beside.actions), "nothing is carried from one episode to the next"
