@@ -71,7 +71,10 @@ class World(Protocol):
         """Frees the engine; may be called twice."""
 
 
-WORLDS: dict[str, str] = {"voxel": "worldpack_env.worlds.voxel:VoxelWorld"}
+WORLDS: dict[str, str] = {
+    "voxel": "worldpack_env.worlds.voxel:VoxelWorld",
+    "minecraft": "worldpack_env.worlds.minecraft:MinecraftWorld",
+}
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
@@ -84,6 +87,7 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
 
     Raises:
         ValueError: if there is no such engine.
+        BackendUnavailable: if it cannot run here; the message says what to install.
     """
     import difflib
     import importlib
