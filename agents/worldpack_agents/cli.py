@@ -371,9 +371,28 @@ def _info(words: Sequence[str]) -> None:
         _say(f"{what}: {text}")
 
 
+def _doctor_minecraft(words: Sequence[str]) -> None:
+    import tyro
+
+    from worldpack_agents.doctor import DoctorMinecraftConfig, doctor_minecraft, mend
+
+    rows = doctor_minecraft(tyro.cli(DoctorMinecraftConfig, args=list(words), prog="worldpack doctor minecraft"), _say)
+    _table(["minecraft needs", "found", "next command"], [list(row) for row in rows])
+    command = mend(rows)
+    if command:
+        raise ValueError(f"The minecraft world cannot run yet; run: {command}")
+    _say("The minecraft world can run.")
+
+
 def _doctor(words: Sequence[str]) -> None:
+    if words and words[0] == "minecraft":
+        _doctor_minecraft(words[1:])
+        return
+    if words and words[0] in ("-h", "--help"):
+        _say("usage: worldpack doctor [minecraft [--install]]")
+        return
     if words:
-        raise ValueError(f"doctor takes no options yet, got {' '.join(words)!r}.")
+        raise ValueError(f"doctor takes nothing, or `minecraft` and its options; got {' '.join(words)!r}.")
     from worldpack_env.worlds import WORLDS, make_world
     from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
     from worldpack_model.provenance import machine, versions

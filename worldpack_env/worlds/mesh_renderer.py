@@ -31,7 +31,8 @@ _UNIT: Final = 128.0
 """Parts of a block in which vertices are counted."""
 _WATER: Final = 7
 _NEAR: Final = 0.05
-_SAMPLES: Final = 4
+_FINE: Final = 256 * 256
+"""Pixels up to which a picture is drawn twice as large and then averaged; Mesa's own multisampling takes three times as long."""
 _TILE: Final = 16
 _MOST_QUADS: Final = 2**15
 """Most quads of one group of one column."""
@@ -118,8 +119,8 @@ class _Device:
             reason = f"OpenGL 4.3 through EGL is not to be had ({error})"
             raise BackendUnavailable(f"The minecraft world cannot draw: {reason}; run: {LIBRARIES}") from None
         self.lock = threading.RLock()
-        self.sky = self.context.program(vertex_shader=_SKY_VERTEX, fragment_shader=_SKY_FRAGMENT)
-        self.blocks = self.context.program(vertex_shader=_BLOCK_VERTEX, fragment_shader=_BLOCK_FRAGMENT)
+        self.sky: Any = self.context.program(vertex_shader=_SKY_VERTEX, fragment_shader=_SKY_FRAGMENT)
+        self.blocks: Any = self.context.program(vertex_shader=_BLOCK_VERTEX, fragment_shader=_BLOCK_FRAGMENT)
         corners = np.array([-1, -1, 3, -1, -1, 3], np.float32)  # one triangle that covers the picture
         self.screen = self.context.vertex_array(self.sky, [(self.context.buffer(corners), "2f4", "corner")])
         first = 4 * np.arange(_MOST_QUADS, dtype=np.uint32)[:, None]
@@ -179,16 +180,14 @@ class MeshRenderer:
         tiles = atlas.reshape(rows, _TILE, columns, _TILE, 4).swapaxes(1, 2).reshape(-1, _TILE, _TILE, 4).astype(np.float64)
         tiles[..., :3] *= tiles[..., 3:] / 255.0  # so that smaller copies of a tile take no colour from its holes
         height, width = size
+        self._scale = 2 if 4 * height * width <= _FINE else 1
         with self._device.current() as context:
             self._atlas = context.texture_array((_TILE, _TILE, len(tiles)), 4, np.ascontiguousarray(np.round(tiles).astype(np.uint8)))
             self._atlas.build_mipmaps(0, 4)
             self._atlas.filter = (context.LINEAR_MIPMAP_LINEAR, context.NEAREST)
             self._atlas.repeat_x = self._atlas.repeat_y = False
-            samples = min(_SAMPLES, context.max_samples)
-            self._canvas = context.framebuffer(
-                context.renderbuffer((width, height), 4, samples=samples), context.depth_renderbuffer((width, height), samples=samples)
-            )
-            self._picture = context.framebuffer(context.renderbuffer((width, height), 4))
+            canvas = (width * self._scale, height * self._scale)
+            self._canvas = context.framebuffer(context.renderbuffer(canvas, 4), context.depth_renderbuffer(canvas))
             self._vertices: Any = None
             self._array: Any = None
             self._commands: Any = context.buffer(reserve=20 * 4096)
@@ -212,7 +211,9 @@ class MeshRenderer:
         """
         sizes = np.asarray(counts, np.int64)
         if sizes.ndim != 2 or sizes.shape[1] != GROUPS or (sizes < 0).any() or sizes.sum() * QUAD_BYTES != len(quads):
-            raise ValueError(f"counts {sizes.shape} of {int(sizes.sum())} quads do not fit {len(quads)} bytes; expected (n, {GROUPS}), 64 bytes a quad.")
+            raise ValueError(
+                f"counts {sizes.shape} of {int(sizes.sum())} quads do not fit {len(quads)} bytes; expected (n, {GROUPS}), 64 bytes a quad."
+            )
         if (sizes > _MOST_QUADS).any():
             raise ValueError(f"a group of faces has {int(sizes.max())} quads, at most {_MOST_QUADS} can be drawn.")
         group = np.tile(np.arange(GROUPS), len(sizes))
@@ -244,7 +245,7 @@ class MeshRenderer:
             ``(H, W, 3) uint8`` RGB.
         """
         p = check_pose(pose)
-        eye = p[:3] + (0.0, EYE_HEIGHT, 0.0)
+        eye = p[:3] + np.array([0.0, EYE_HEIGHT, 0.0])
         height, width = self.size
         tangent = float(np.tan(np.radians(VERTICAL_FOV) / 2.0))
         half = (tangent * width / height, tangent)
@@ -277,14 +278,19 @@ class MeshRenderer:
             context.blend_func = context.SRC_ALPHA, context.ONE_MINUS_SRC_ALPHA
             blocks["cut"].value = 0.01
             self._draw(context, water)
-            context.copy_framebuffer(self._picture, self._canvas)
-            data = self._picture.read(components=3, alignment=1)
-        return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(height, width, 3)[::-1])
+            data = self._canvas.read(components=3, alignment=1)
+        drawn = np.frombuffer(data, np.uint8).reshape(height * self._scale, width * self._scale, 3)[::-1]
+        if self._scale == 1:
+            return np.ascontiguousarray(drawn)
+        import cv2
+
+        small: NDArray[np.uint8] = cv2.resize(np.ascontiguousarray(drawn), (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        return small
 
     def release(self) -> None:
         """Frees what it holds in the graphics memory; may be called twice."""
         with self._device.current():
-            for held in (self._array, self._vertices, self._commands, self._canvas, self._picture, self._atlas):
+            for held in (self._array, self._vertices, self._commands, self._canvas, self._atlas):
                 if held is not None:
                     held.release()
         self._array = self._vertices = self._commands = None

@@ -339,5 +339,7 @@ def _read_atlas(path: Path) -> NDArray[np.uint8]:
 
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.shape != (512, 512, 4):
-        raise BackendUnavailable(f"{path} is no picture of 512 x 512 pixels with alpha; remove {node_packages.cache_folder()} and run: {node_packages.INSTALL}")
+        raise BackendUnavailable(
+            f"{path} is no picture of 512 x 512 pixels with alpha; remove {node_packages.cache_folder()} and run: {node_packages.INSTALL}"
+        )
     return np.ascontiguousarray(picture[..., [2, 1, 0, 3]], np.uint8)

@@ -29,7 +29,8 @@ INSTALL: Final = "worldpack doctor minecraft --install"
 OLDEST_NODE: Final = 18
 LIBRARIES: Final = "sudo apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
 """Installs what drawing without a display needs, on Debian and Ubuntu."""
-_NODE_HINT: Final = "install Node.js 18 or newer, for example: sudo apt-get install -y nodejs npm"
+NODE_HINT: Final = "sudo apt-get install -y nodejs npm (or another way to Node.js 18 or newer, see nodejs.org)"
+"""Installs node, on Debian and Ubuntu."""
 _MARK: Final = "worldpack-complete.json"
 _STALE_SECONDS: Final = 3600.0
 
@@ -82,13 +83,13 @@ def missing_packages() -> Missing | None:
 def missing_programs() -> list[Missing]:
     """What is missing to install and run: node, a new enough one, npm."""
     node = node_program()
-    if node is None:
-        return [Missing("there is no `node` on PATH", _NODE_HINT)]
+    version = node_version(node) if node else None
     found = []
-    version = node_version(node)
-    if version is None or version[0] < OLDEST_NODE:
+    if node is None:
+        found.append(Missing("there is no `node` on PATH", NODE_HINT))
+    elif version is None or version[0] < OLDEST_NODE:
         told = "does not tell its version" if version is None else f"is version {'.'.join(map(str, version))}"
-        found.append(Missing(f"{node} {told}, expected {OLDEST_NODE} or newer", _NODE_HINT))
+        found.append(Missing(f"{node} {told}, expected {OLDEST_NODE} or newer", NODE_HINT))
     if shutil.which("npm") is None:
         found.append(Missing("there is no `npm` on PATH (it is needed to install only)", "sudo apt-get install -y npm"))
     return found
@@ -102,7 +103,7 @@ def command() -> tuple[list[str], dict[str, str]]:
     """
     node = node_program()
     if node is None:
-        raise BackendUnavailable(f"The minecraft world cannot run: there is no `node` on PATH; {_NODE_HINT}.")
+        raise BackendUnavailable(f"The minecraft world cannot run: there is no `node` on PATH; run: {NODE_HINT}")
     missing = missing_packages()
     if missing:
         raise BackendUnavailable(f"The minecraft world cannot run: {missing.what}; run: {missing.command}")
@@ -125,7 +126,7 @@ def install(tell: Callable[[str], None], *, timeout: float = 900.0) -> tuple[int
         BackendUnavailable: if node or npm are missing, or npm fails or takes too long.
     """
     for missing in missing_programs():
-        raise BackendUnavailable(f"The npm packages cannot be installed: {missing.what}; {missing.command}.")
+        raise BackendUnavailable(f"The npm packages cannot be installed: {missing.what}; run: {missing.command}")
     folder = cache_folder()
     if missing_packages() is None:
         size = folder_bytes(folder)
@@ -179,7 +180,9 @@ def _run_npm(work: Path, tell: Callable[[str], None], timeout: float) -> None:
                 process.wait()
     if process.returncode != 0:
         words_of_npm = log.read_text(errors="replace").strip()[-600:]
-        raise BackendUnavailable(f"npm ended with status {process.returncode}: {words_of_npm or 'it said nothing'}; mend that and run again: {INSTALL}")
+        raise BackendUnavailable(
+            f"npm ended with status {process.returncode}: {words_of_npm or 'it said nothing'}; mend that and run again: {INSTALL}"
+        )
     log.unlink()
 
 

@@ -4,7 +4,7 @@
 const COLOURS = ['white', 'orange', 'magenta', 'light_blue', 'yellow', 'lime', 'pink', 'gray', 'cyan', 'purple', 'blue', 'brown', 'green', 'red', 'black']
 
 const NAMES = [
-  'air', 'stone', 'dirt', 'grass_block', 'grass_block[snowy=true]', 'sand', 'sandstone', 'red_sand', 'terracotta', 'podzol', 'coarse_dirt', 'gravel',
+  'air', 'stone', 'dirt', 'grass_block', 'sand', 'sandstone', 'red_sand', 'terracotta', 'podzol', 'coarse_dirt', 'gravel',
   'water', 'snow_block', 'oak_log', 'birch_log', 'spruce_log', 'acacia_log', 'dark_oak_log', 'oak_leaves', 'birch_leaves', 'spruce_leaves',
   'acacia_leaves', 'dark_oak_leaves', 'grass', 'fern', 'dead_bush', 'poppy', 'dandelion', 'azure_bluet', 'oxeye_daisy', 'cornflower', 'allium',
   'red_tulip', 'pink_tulip', 'blue_orchid', 'oak_planks', 'spruce_planks', 'birch_planks', 'cobblestone', 'mossy_cobblestone', 'stone_bricks',

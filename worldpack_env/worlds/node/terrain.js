@@ -19,7 +19,7 @@ const LANDS = {
   birchwood: { biome: 27, top: ID.grass_block, under: ID.dirt, trees: ['birch', 'oak'], wood: 0.3, grove: 0.45, plants: ids('grass', 'fern', 'allium', 'pink_tulip', 'red_tulip'), growth: 0.14 },
   desert: { biome: 2, top: ID.sand, under: ID.sandstone, trees: [], wood: 0, grove: 0, plants: ids('dead_bush'), growth: 0.02 },
   taiga: { biome: 5, top: ID.podzol, under: ID.dirt, trees: ['spruce'], wood: 0.3, grove: 0.4, plants: ids('fern', 'fern', 'grass', 'blue_orchid'), growth: 0.12 },
-  snow: { biome: 12, top: ID['grass_block[snowy=true]'], under: ID.dirt, trees: ['spruce'], wood: 0.12, grove: 0.3, plants: [], growth: 0 },
+  snow: { biome: 12, top: ID.snow_block, under: ID.dirt, trees: ['spruce'], wood: 0.12, grove: 0.3, plants: [], growth: 0 },
   savanna: { biome: 35, top: ID.grass_block, under: ID.coarse_dirt, trees: ['acacia'], wood: 0.25, grove: 0, plants: ids('grass'), growth: 0.25 },
   badlands: { biome: 37, top: ID.red_sand, under: ID.terracotta, trees: ['dark_oak'], wood: 0.06, grove: 0.1, plants: ids('dead_bush'), growth: 0.03 }
 }
