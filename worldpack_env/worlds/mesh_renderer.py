@@ -114,7 +114,8 @@ class _Device:
         except ImportError:
             raise BackendUnavailable("The minecraft world cannot draw: moderngl is missing; run: pip install 'worldpack-env[minecraft]'") from None
         try:
-            self.context: Any = moderngl.create_standalone_context(backend="egl", require=430)
+            maker: Any = moderngl.create_standalone_context  # its annotations are not of what it takes
+            self.context: Any = maker(backend="egl", require=430)
         except Exception as error:  # moderngl raises plain Exception where libEGL or a driver is missing
             reason = f"OpenGL 4.3 through EGL is not to be had ({error})"
             raise BackendUnavailable(f"The minecraft world cannot draw: {reason}; run: {LIBRARIES}") from None
