@@ -26,7 +26,7 @@ from worldpack_env.worlds import BackendUnavailable
 MAGIC: Final = b"WPMC"
 LIMIT: Final = 64 * 2**20
 """Most bytes of one message."""
-_HEAD: Final = struct.Struct("<4sIIII")
+_NUMBERS: Final = struct.Struct("<IIII")
 _TAIL: Final = 400
 _LONGEST_WAIT: Final = 0.5
 
@@ -102,7 +102,8 @@ class NodeProcess:
         what = str(header.get("op", "request"))
         try:
             text = json.dumps(header).encode()
-            self._write(_HEAD.pack(MAGIC, self._number, len(text), len(payload), zlib.crc32(payload, zlib.crc32(text))) + text + payload, deadline)
+            numbers = _NUMBERS.pack(self._number, len(text), len(payload), zlib.crc32(payload, zlib.crc32(text)))
+            self._write(b"".join((MAGIC, numbers, text, payload)), deadline)
             answer, rest = self._receive(deadline)
         except _Broken as trouble:
             message = f"The Node process of the minecraft world {trouble} (asked for {what!r}){self._last_words()}; reset() starts a new one."
@@ -120,9 +121,10 @@ class NodeProcess:
         self._end()
 
     def _receive(self, deadline: float) -> tuple[dict[str, Any], bytes]:
-        magic, number, text_bytes, payload_bytes, checksum = _HEAD.unpack(self._read(_HEAD.size, deadline))
-        if magic != MAGIC:
+        magic = bytes(self._read(len(MAGIC), deadline))
+        if magic != MAGIC:  # told at once, however little was written
             raise _Broken(f"wrote {magic!r} where an answer begins with {MAGIC!r}")
+        number, text_bytes, payload_bytes, checksum = _NUMBERS.unpack(self._read(_NUMBERS.size, deadline))
         if text_bytes + payload_bytes > LIMIT:
             raise _Broken(f"announced an answer of {text_bytes + payload_bytes} bytes, at most {LIMIT} were expected")
         body = self._read(text_bytes + payload_bytes, deadline)
