@@ -99,7 +99,7 @@ class MinecraftWorld:
         given = None if pose is None else self._check_start(pose)
         if seed != self._seed or not self._running:
             self._build(seed)
-        self._stand(self.spawn if given is None else given)
+        self._stand(find_spawn(self._ready()) if given is None else given)
         return self._view(False)
 
     def reset_to(self, blocks: NDArray[np.uint8], names: Sequence[str], surface: Surface, pose: ArrayLike, *, biome: int = 1) -> WorldView:
@@ -120,7 +120,7 @@ class MinecraftWorld:
         if blocks.shape != SIZE or blocks.dtype != np.uint8 or not names or names[0] != "air" or int(blocks.max()) >= len(names):
             raise ValueError(f"blocks are {blocks.shape} {blocks.dtype} of {len(names)} names; expected {SIZE} uint8, names with `air` first.")
         start = self._check_start(pose)
-        self._forget()
+        self._start()
         _, payload = self._ask({"op": "grid", "names": list(names), "biome": biome}, np.ascontiguousarray(blocks).tobytes())
         self._take(payload, surface)
         self._stand(start)
@@ -138,9 +138,6 @@ class MinecraftWorld:
         held = check_action(action)
         if held.shape != (ACTION_DIM,):
             raise ValueError(f"action has shape {held.shape}, expected ({ACTION_DIM},).")
-        if not self._running:
-            self._forget()
-            raise BackendUnavailable("The Node process of the minecraft world has ended; call reset(), which starts a new one.")
         self._yaw = float(wrap_degrees(self._yaw + float(held[DYAW])))
         self._pitch = min(max(self._pitch + float(held[DPITCH]), -90.0), 90.0)
         message = np.concatenate([self._state, [self._yaw], held[:DPITCH] > 0.5]).astype("<f8")
@@ -239,12 +236,17 @@ class MinecraftWorld:
         self._drawn[:] = False
         self._renderer.clear()
 
-    def _ask(self, header: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        """Asks the process, which is started if there is none; after a failure the world must be reset."""
-        if self._process is None or not self._process.alive:
+    def _start(self) -> None:
+        """Forgets the world, and sees to it that there is a process for another one."""
+        self._forget()
+        if not self._running:
             if self._process is not None:
                 self._process.close()
             self._process = NodeProcess(self._command, environment=self._environment, timeout=self._timeout)
+
+    def _ask(self, header: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        """Asks the process; after a failure the world must be reset."""
+        assert self._process is not None
         try:
             return self._process.request(header, payload)
         except BaseException:
@@ -262,7 +264,7 @@ class MinecraftWorld:
         return np.frombuffer(payload, kind)
 
     def _build(self, seed: int) -> None:
-        self._forget()
+        self._start()
         _, payload = self._ask({"op": "world", "seed": [seed >> 32, seed & 0xFFFFFFFF]})
         columns = SIZE[0] * SIZE[2]
         everything = self._array(payload, "u1", 3 * columns + columns * SIZE[1])
@@ -280,6 +282,7 @@ class MinecraftWorld:
         x, y, z = float(pose[0]), float(pose[1]), float(pose[2])
         if self._overlaps(x, y, z):
             where = "these blocks" if self._seed is None else f"world {self._seed}"
+            self._forget()  # the player of the world before must not walk on in this one
             raise ValueError(f"pose {pose.tolist()} puts the player's body inside a block of {where}.")
         self._state[:] = 0.0
         self._state[: _Z + 1] = x, y, z

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ class Twin:
     def step(self, keys: str) -> tuple[NDArray[np.float64], bool]:
         held = np.array([float(key in keys.split()) for key in KEYS])
         blocked = bool(voxel._ticks(self.blocks, self.state, held, math.sin(self.yaw), math.cos(self.yaw), TICKS_PER_STEP))
-        return self.state[:3] + (ORIGIN[0], 0.0, ORIGIN[1]), blocked
+        return self.state[:3] + np.array([ORIGIN[0], 0.0, ORIGIN[1]]), blocked
 
 
 def both(world: MinecraftWorld, blocks: NDArray[np.uint8], script: list[str], **start: float) -> tuple[NDArray[np.float64], list[bool]]:
@@ -255,7 +256,10 @@ def test_a_random_walk_agrees_step_by_step(world: MinecraftWorld) -> None:
             twin._state[:] = world._state
             twin._state[[0, 2]] -= ORIGIN
             twin._yaw, twin._pitch = world._yaw, world._pitch
-            wet = land.blocks[int(twin._state[0]) - 1 : int(twin._state[0]) + 2, :14, int(twin._state[2]) - 1 : int(twin._state[2]) + 2] == terrain.WATER
+            wet = (
+                land.blocks[int(twin._state[0]) - 1 : int(twin._state[0]) + 2, :14, int(twin._state[2]) - 1 : int(twin._state[2]) + 2]
+                == terrain.WATER
+            )
             expected, view = twin.step(action), world.step(action)
             if wet.any():
                 continue
@@ -304,7 +308,8 @@ def project(point: list[float], pose: NDArray[np.float64], size: tuple[int, int]
 
 @pytest.mark.parametrize("size", [(128, 128), (360, 640)])
 @pytest.mark.parametrize(
-    "pose", [[0.5, TOP, 0.5, 0.0, 0.0], [0.5, TOP, 0.5, 12.0, -20.0], [4.5, TOP, 3.5, 51.0, 10.0], [0.5, TOP + 6, 1.5, -8.0, 40.0], [0.5, TOP, 14.5, 180, 5]]
+    "pose",
+    [[0.5, TOP, 0.5, 0.0, 0.0], [0.5, TOP, 0.5, 12.0, -20.0], [4.5, TOP, 3.5, 51.0, 10.0], [0.5, TOP + 6, 1.5, -8.0, 40.0], [0.5, TOP, 14.5, 180, 5]],
 )
 def test_block_edges_are_where_the_camera_says(world: MinecraftWorld, size: tuple[int, int], pose: list[float]) -> None:
     """Field of view, aspect, eye height, yaw and pitch at once: a red block's outline, in pixels; and the embedded world's picture of the same."""
@@ -328,7 +333,14 @@ def test_the_middle_of_the_picture_from_all_sides(world: MinecraftWorld) -> None
     for colour, (x, y, z) in zip(colours, cells, strict=True):
         blocks[x - ORIGIN[0], TOP + y, z - ORIGIN[1]] = terrain.PAINT + terrain.PAINT_NAMES.index(colour)
     world.reset_to(blocks, PALETTE, plain(), [0.5, TOP, 0.5, 0, 0])
-    true = {"red": (142, 33, 33), "orange": (224, 97, 1), "lime": (94, 169, 24), "blue": (45, 47, 143), "magenta": (169, 48, 159), "black": (8, 10, 15)}
+    true = {
+        "red": (142, 33, 33),
+        "orange": (224, 97, 1),
+        "lime": (94, 169, 24),
+        "blue": (45, 47, 143),
+        "magenta": (169, 48, 159),
+        "black": (8, 10, 15),
+    }
     for colour, (yaw, pitch) in zip(colours, ways, strict=True):
         middle = world.render([0.5, TOP, 0.5, yaw, pitch])[30:34, 30:34].reshape(-1, 3).mean(axis=0)
         seen = middle / max(np.linalg.norm(middle), 1.0)
@@ -479,6 +491,33 @@ def test_snapshots_branch_also_into_another_world(world: MinecraftWorld) -> None
         world.snapshot()
 
 
+def test_a_world_may_be_used_from_another_thread(world: MinecraftWorld) -> None:
+    expected = play(world, 2, steps=5)
+    with ThreadPoolExecutor(1) as other:
+        for a, b in zip(other.submit(play, world, 2, 5).result(), expected, strict=True):
+            assert np.array_equal(a, b)
+    assert np.array_equal(play(world, 2, steps=5)[1], expected[1])
+
+
+def test_two_worlds_side_by_side_do_not_mix(world: MinecraftWorld) -> None:
+    """They share one graphics context."""
+    other = MinecraftWorld((48, 80))
+    alone = world.reset(4).frame
+    beside = other.reset(5).frame
+    assert np.array_equal(world.render(world.spawn), alone)
+    assert np.array_equal(other.render(other.spawn), beside)
+    other.close()
+    assert np.array_equal(world.render(world.spawn), alone)
+
+
+def test_a_pose_that_is_refused_ends_the_episode_before_it(world: MinecraftWorld) -> None:
+    pose = world.reset(3).pose
+    with pytest.raises(ValueError, match="inside a block of world 4"):
+        world.reset(4, [pose[0], 1.0, pose[2], 0, 0])
+    with pytest.raises(RuntimeError, match="reset"):
+        world.step(act())
+
+
 def test_poses_and_blocks_that_cannot_be_are_refused(world: MinecraftWorld) -> None:
     pose = world.reset(3).pose
     with pytest.raises(ValueError, match="inside a block of world 3"):
@@ -489,6 +528,7 @@ def test_poses_and_blocks_that_cannot_be_are_refused(world: MinecraftWorld) -> N
         world.reset(3, np.tile(pose, (2, 1)))
     with pytest.raises(ValueError, match="seed is -1"):
         world.reset(-1)
+    world.reset(3)
     with pytest.raises(ValueError, match="expected"):
         world.step(np.zeros(4))
     with pytest.raises(ValueError, match="not finite"):
@@ -546,8 +586,9 @@ def test_killing_the_process_is_one_clear_error_and_the_next_reset_works(world: 
         world.step(act("forward"))
     assert time.monotonic() - began < 5.0
     assert not Path(f"/proc/{pid}").exists(), "no zombie"
-    with pytest.raises(RuntimeError, match="reset"):
-        world.step(act("forward"))
+    for call in (lambda: world.step(act("forward")), lambda: world.render([0.5, 40, 0.5, 0, 0]), world.surface):
+        with pytest.raises(RuntimeError, match=r"reset\(\)"):
+            call()
     assert np.array_equal(play(world, 9, steps=5)[0], expected)
     assert pid_of(world) != pid
 
@@ -573,7 +614,10 @@ def test_a_process_that_hangs_ends_at_the_time_out(world: MinecraftWorld) -> Non
 def test_wrong_answers_never_become_a_frame(world: MinecraftWorld, tmp_path: Path, what: str, how: str) -> None:
     """A server that is right until it is asked for ``what``."""
     server = Path(world._command[1])
-    write = {"short": "original(id, header, payload.subarray(0, payload.length - 3))", "garbage": "require('fs').writeSync(1, 'Debugger attached.\\n')"}[how]
+    write = {
+        "short": "original(id, header, payload.subarray(0, payload.length - 3))",
+        "garbage": "require('fs').writeSync(1, 'Debugger attached.\\n')",
+    }[how]
     script = tmp_path / "server.js"
     script.write_text(
         f"const wire = require({str(server.with_name('wire.js'))!r})\n"

@@ -74,7 +74,10 @@ def test_a_damaged_folder_is_replaced(programs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("npm", "words"),
-    [("#!/bin/sh\necho 'ECONNREFUSED registry'\nexit 1\n", "status 1: ECONNREFUSED registry"), ("#!/bin/sh\nsleep 60\n", "did not finish within 1 s")],
+    [
+        ("#!/bin/sh\necho 'ECONNREFUSED registry'\nexit 1\n", "status 1: ECONNREFUSED registry"),
+        ("#!/bin/sh\nsleep 60\n", "did not finish within 1 s"),
+    ],
 )
 def test_npm_that_fails_leaves_nothing(programs: Path, npm: str, words: str) -> None:
     put(programs / "npm", npm)

@@ -13,7 +13,7 @@ const ORIGIN_Z = -128
 const MARGIN = 8 // columns along the edge that no player can enter
 const [EMPTY, SOLID, WATER] = [0, 1, 2]
 
-// Block of a name such as oak_log or grass_block[snowy=true]; states that are not told are Minecraft's defaults.
+// Block of a name such as oak_log or oak_log[axis=x]; states that are not told are Minecraft's defaults.
 function makeBlock (text) {
   const [, name, states] = /^([a-z_]+)(?:\[(.*)\])?$/.exec(text) || []
   const kind = data.blocksByName[name]

@@ -98,6 +98,8 @@ function fill (land, chance, villages) {
       const { biome, under } = LANDS[name]
       let { top } = LANDS[name]
       if (h <= WATER_LEVEL && name !== 'snow') top = chance.noise(x / 12, z / 12, 13) > 0.3 ? ID.gravel : ID.sand
+      // Bare patches: an even white has nothing to find one's way by.
+      if (name === 'snow' && chance.noise(x / 9, z / 9, 15) + 0.5 * chance.noise(x / 4, z / 4, 16) > 0.3) top = ID.grass_block
       for (let y = 0; y < h - 4; y++) {
         const ore = chance.at(x * 64 + y, z, 14)
         land.set(x, y, z, name === 'badlands' ? STRATA[y % STRATA.length] : ore < 0.02 ? ID.coal_ore : ore < 0.03 ? ID.iron_ore : ID.stone)
