@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from worldpack_agents.bench import operations
+from worldpack_agents.roofline import operations
 from worldpack_model.ablation import ORDER
 from worldpack_model.config import PRESETS
 from worldpack_model.packing import Context

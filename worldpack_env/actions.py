@@ -71,6 +71,13 @@ class ActionSet(ABC):
         """
         return self._convert(actions, (n,))
 
+    @abstractmethod
+    def nearest(self, nav: NavActions) -> Any:
+        """The members of the batched space that come nearest to action vectors ``(n, 9)``; exact where the set has them.
+
+        For scripts and recorded actions: each key that differs counts as much as ``TURN_DEGREES`` of camera turn.
+        """
+
 
 class DiscreteActions(ActionSet):
     """A fixed list of actions."""
@@ -97,6 +104,13 @@ class DiscreteActions(ActionSet):
         nav: NavActions = self.table[array].copy()
         return nav
 
+    def nearest(self, nav: NavActions) -> NDArray[np.int64]:
+        """Numbers ``(n,)`` of the actions nearest to vectors ``(n, 9)``."""
+        away = np.abs(np.asarray(nav)[:, None] - self.table[None])
+        away[..., DPITCH:] /= TURN_DEGREES
+        best: NDArray[np.int64] = away.sum(-1).argmin(axis=1)
+        return best
+
 
 class BoxActions(ActionSet):
     """Five numbers in [-1, 1]; see the table above."""
@@ -116,6 +130,12 @@ class BoxActions(ActionSet):
         nav[..., DPITCH] = array[..., 3] * BOX_TURN_DEGREES
         nav[..., DYAW] = array[..., 4] * BOX_TURN_DEGREES
         return nav
+
+    def nearest(self, nav: NavActions) -> NavActions:
+        """Boxes ``(n, 5)`` nearest to vectors ``(n, 9)``: keys as -1, 0 or 1, turns cut at ``BOX_TURN_DEGREES``."""
+        forward, back, left, right, jump = np.asarray(nav, np.float32)[:, :5].T
+        turns = np.clip(np.asarray(nav, np.float32)[:, DPITCH:] / BOX_TURN_DEGREES, -1.0, 1.0)
+        return np.column_stack([forward - back, right - left, jump, turns]).astype(np.float32)
 
 
 class MineRLActions(ActionSet):
@@ -140,6 +160,11 @@ class MineRLActions(ActionSet):
             nav[..., column] = held
         nav[..., DPITCH:] = _bounded(actions["camera"], (*lead, 2), 180.0, "camera")
         return nav
+
+    def nearest(self, nav: NavActions) -> dict[str, NDArray[Any]]:
+        """MineRL's dictionary with a leading axis n for vectors ``(n, 9)``; every vector is in it."""
+        keys = {key: (nav[:, column] > 0.5).astype(np.int64) for column, key in enumerate(KEYS)}
+        return {**keys, "camera": np.asarray(nav[:, DPITCH:], np.float32)}
 
 
 def _numbers(values: Any, shape: tuple[int, ...], name: str) -> NDArray[Any]:

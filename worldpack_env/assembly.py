@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class NavOptions(TypedDict, total=False):
     """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
 
-    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision`` and ``evaluations`` mean
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision``, ``evaluations`` and ``real_slots`` mean
     nothing there, and ``device`` only where tensors are asked for.
     """
 
@@ -32,6 +32,8 @@ class NavOptions(TypedDict, total=False):
     """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B) or ``explore`` (no goal). Set by the id."""
     real: bool
     """False: imagined by the world model. True: the engine itself. Set by the id."""
+    real_slots: int
+    """Of the imagined ids: so many of the slots, the last ones, are the engine itself, to train on both. Default 0."""
     world: str
     """Engine of the starts, and of the real environment. Default ``voxel``."""
     model: str | PathLike[str] | WorldPack
@@ -47,7 +49,7 @@ class NavOptions(TypedDict, total=False):
     action_set: Literal["nav-4", "nav-8", "box", "minerl"]
     """What the agent may do. Default ``nav-4``."""
     max_episode_steps: int | None
-    """Env steps until truncation; None takes ``tasks.default_step_limit``. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
+    """Env steps until truncation; None takes ``tasks.default_step_limit`` of each start. (``gym.make`` keeps it to itself, see ``make_nav_env``.)"""
     device: str
     """Where to load the model: ``auto``, ``cpu``, ``cuda``. Default ``auto``."""
     precision: Precision
@@ -81,13 +83,13 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     # Everything cheap is checked before a model is loaded.
     for name in options:
         lookup(dict.fromkeys(NavOptions.__annotations__), name, "option")
-    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"))
+    bank = options.get("starts")
+    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"), shorter=bank is not None and bank.mixed)
     action_set = make_action_set(options.get("action_set", "nav-4"))
     goal_obs = options.get("goal_obs")
     if goal_obs is not None:
         lookup(dict(GOAL_OBS), goal_obs, "goal observation")
     tensors = lookup({"numpy": False, "torch": True}, options.get("output", "numpy"), "output")
-    bank = options.get("starts")
     world = bank.world if bank is not None else options.get("world", "voxel")
     simulator: Simulator
     device: torch.device | None = None
@@ -103,7 +105,17 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         from worldpack_env.imagination import Imagination, load_world_model
 
         model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"), precision=options.get("precision", "auto"))
-        simulator = Imagination(model, num_slots, evaluations=options.get("evaluations"), on_device=tensors)
+        engines = options.get("real_slots", 0)
+        if not 0 <= engines < num_slots:
+            raise ValueError(f"real_slots is {engines}, expected 0 to {num_slots - 1}: fewer than the {num_slots} slots.")
+        if engines and tensors:
+            raise ValueError("real_slots show arrays; make the environment with output='numpy'.")
+        simulator = Imagination(model, num_slots - engines, evaluations=options.get("evaluations"), on_device=tensors)
+        if engines:
+            from worldpack_env.mixture import Mixture
+            from worldpack_env.reality import Reality
+
+            simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size)])
         device = model.device if tensors else None
     owns_bank = bank is None
     if bank is None:

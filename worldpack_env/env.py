@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Unpack
 
 from worldpack_env.actions import ActionSet
@@ -132,8 +132,16 @@ class NavEnv(gym.Env[Observation, Any]):
         return self._observation(), self._info()
 
     def set_bank(self, bank: StartBank) -> None:
-        """Takes the starts of new episodes from ``bank`` from the next reset on (for curricula); the step limit stays."""
+        """Takes the starts of new episodes from ``bank`` from the next reset on (for curricula); a step limit that was given stays."""
         self.rollout.set_bank(bank)
+
+    def set_odds(self, odds: ArrayLike | None) -> None:
+        """How likely new episodes begin at each start of the bank, ``(len(bank),)`` relative to each other; None makes all alike (for curricula).
+
+        Raises:
+            ValueError: if they are not as many numbers as starts, none below 0 and one above it.
+        """
+        self.rollout.set_odds(odds)
 
     def close(self) -> None:
         """Frees the simulator; may be called twice."""

@@ -58,8 +58,8 @@ class GoalView:
         if self.key is None:
             return {}
         if self.kind == "image":
-            last = state.goals.shape[1] - 1
-            return {self.key: np.stack([goal_frame(s, int(min(i, last)) + 1) for s, i in zip(starts, state.subgoal, strict=True)])}
+            current = np.minimum(state.subgoal, state.count - 1) + 1
+            return {self.key: np.stack([goal_frame(s, int(i)) for s, i in zip(starts, current, strict=True)])}
         local = to_local(state.target() - poses[:, :3], poses[:, 3])
         if self.kind == "vector":
             return {self.key: np.clip(local, -VECTOR_LIMIT, VECTOR_LIMIT).astype(np.float32)}

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.goals import GOAL_OBS, GoalView
 from worldpack_env.rendering import History
 from worldpack_env.simulator import Simulator, Views
 from worldpack_env.starts import Start, StartBank
-from worldpack_env.tasks import Task, TaskState, default_step_limit, spl
+from worldpack_env.tasks import LOOP_RANGES, Task, TaskState, default_step_limit, spl
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +63,14 @@ class RolloutSnapshot:
     histories: tuple[History, ...] | None
 
 
-def draw_episode(rng: np.random.Generator, count: int) -> tuple[int, int]:
+def draw_episode(rng: np.random.Generator, count: int, odds: NDArray[np.float64] | None = None) -> tuple[int, int]:
     """Draws what a new episode is made of: (number of its start, seed of everything random in it).
 
-    Both are drawn even where a start is given, so that giving one does not shift the stream.
+    Both are drawn even where a start is given, so that giving one does not shift the stream. ``odds (count,)`` say how likely each start is, relative
+    to others; None draws all alike.
     """
-    return int(rng.integers(count)), int(rng.integers(2**63 - 1))
+    index = int(rng.integers(count)) if odds is None else int(np.searchsorted(odds.cumsum(), rng.random() * odds.sum(), side="right"))
+    return index, int(rng.integers(2**63 - 1))
 
 
 def read_options(options: Mapping[str, Any] | None, *, num_slots: int, bank: StartBank) -> dict[int, int | Start]:
@@ -126,7 +128,8 @@ class Rollout:
             task: goals and rewards.
             bank: where episodes begin.
             goal_obs: ``compass``, ``vector``, ``image`` or ``none``, if the task has it; None takes the task's default.
-            max_episode_steps: env steps after which an episode is truncated; None takes ``tasks.default_step_limit`` of the bank's range.
+            max_episode_steps: env steps after which an episode is truncated; None takes ``tasks.default_step_limit`` of each start's own loop and
+                range.
             keep_history: keep the shown frames of the running episodes, for pictures.
             owns_bank: close the bank with the rollout.
             device: observations are torch tensors there; None gives NumPy arrays.
@@ -134,6 +137,7 @@ class Rollout:
         Raises:
             ValueError: if the parts do not fit.
         """
+        self._limit_given = max_episode_steps is not None
         if max_episode_steps is None:
             max_episode_steps = default_step_limit(task.loop, nav_range=bank.nav_range, mode=bank.mode)
         if max_episode_steps < 1:
@@ -144,6 +148,7 @@ class Rollout:
             raise ValueError(f"The task {task.name} has no goal observation {goal_obs!r}, expected {' or '.join(map(repr, task.goal_obs))}.")
         self.goal = GoalView(goal_obs or task.goal_obs[0], simulator.frame_size)
         self.bank = self._checked(bank)
+        self._odds: NDArray[np.float64] | None = None
         self._owned = bank if owns_bank else None
         self.keeps_history = keep_history
         height, width = simulator.frame_size
@@ -158,6 +163,7 @@ class Rollout:
             "success": np.zeros(n, np.bool_),
             "walked": np.zeros(n),
             "elapsed": np.zeros(n, np.int64),
+            "limit": np.zeros(n, np.int64),
             "start_index": np.full(n, -1, np.int64),
             "shortest": np.zeros(n),
         }
@@ -172,7 +178,24 @@ class Rollout:
         Raises:
             ValueError: if the bank is for another task or frame size.
         """
-        self.bank = self._checked(bank)
+        self.bank, self._odds = self._checked(bank), None
+
+    def set_odds(self, odds: ArrayLike | None) -> None:
+        """How likely new episodes begin at each start of the bank, from now on.
+
+        Args:
+            odds: ``(len(bank),)`` relative to each other; None makes all alike.
+
+        Raises:
+            ValueError: if they are not as many numbers as starts, none below 0 and one above it.
+        """
+        if odds is None:
+            self._odds = None
+            return
+        given = np.asarray(odds, np.float64)
+        if given.shape != (len(self.bank),) or not np.isfinite(given).all() or (given < 0).any() or not given.sum() > 0:
+            raise ValueError(f"odds are {given.shape} numbers with sum {given.sum():g}, expected ({len(self.bank)},), none below 0 and not all 0.")
+        self._odds = given
 
     def _checked(self, bank: StartBank) -> StartBank:
         if bank.loop != self.task.loop:
@@ -199,7 +222,7 @@ class Rollout:
         chosen: list[Start] = []
         indices, seeds = [], []
         for slot, rng in zip(slots, rngs, strict=True):
-            index, seed = draw_episode(rng, len(self.bank))
+            index, seed = draw_episode(rng, len(self.bank), self._odds)
             given = forced.get(slot, index)
             if isinstance(given, Start):
                 if given.frame_size != tuple(self.simulator.frame_size):
@@ -218,12 +241,20 @@ class Rollout:
         self._show(rows, views)
         now["success"][rows], now["walked"][rows], now["elapsed"][rows] = False, 0.0, 0
         now["start_index"][rows], now["shortest"][rows] = indices, [self.task.shortest(start) for start in chosen]
+        now["limit"][rows] = [self._limit(start) for start in chosen]
         _some(self._state).put(rows, state)
         for i, slot in enumerate(rows):
             self._starts[slot] = chosen[i]
             if self._histories is not None:
                 self._histories[slot] = History.begin(chosen[i], _on_host(now["image"][slot]))
         self._episodes += len(rows)
+
+    def _limit(self, start: Start) -> int:
+        """Steps that an episode from ``start`` may take."""
+        if self._limit_given:
+            return self.max_episode_steps
+        loop = {len(name): name for name in LOOP_RANGES}[len(start.waypoints)]
+        return default_step_limit(loop, nav_range=start.nav_range, mode=start.mode)
 
     def _allocate(self, retrieved: int, like: TaskState) -> None:
         """Makes what has a size that only the first views and starts tell."""
@@ -255,7 +286,7 @@ class Rollout:
         if failed.any():
             self._count_failures([rows[i] for i in np.flatnonzero(failed)])
         # A lost slot shows its last good frame and pose, so the task sees an agent that stood still.
-        truncated = ((now["elapsed"][rows] >= self.max_episode_steps) & ~step.terminated) | failed
+        truncated = ((now["elapsed"][rows] >= now["limit"][rows]) & ~step.terminated) | failed
         return Outcome(step.reward, step.terminated, truncated)
 
     def _show(self, rows: list[int], views: Views) -> None:
@@ -332,7 +363,7 @@ class Rollout:
             retrieved=now["retrieved"][slot],
             title=self.task.name,
             step=int(now["elapsed"][slot]),
-            limit=self.max_episode_steps,
+            limit=int(now["limit"][slot]),
             squares=int(state.subgoal[0]) if state.visited.size else None,
         )
 

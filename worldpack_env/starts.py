@@ -205,6 +205,25 @@ class _FromList:
         return self.starts[index]
 
 
+class _FromBanks:
+    """Starts of several banks, one after the other."""
+
+    def __init__(self, banks: tuple[StartBank, ...]) -> None:
+        self.banks = banks
+
+    def __call__(self, index: int) -> Start:
+        for bank in self.banks:
+            if index < len(bank):
+                return bank[index]
+            index -= len(bank)
+        raise IndexError(index)
+
+    def close(self) -> None:
+        """Closes the banks."""
+        for bank in self.banks:
+            bank.close()
+
+
 class StartSource(Protocol):
     """Makes start ``index``; must give the same start each time."""
 
@@ -253,6 +272,10 @@ class StartBank:
             raise ValueError(f"nav_range is {nav_range}, expected at least 3 blocks (a goal is reached within 2).")
         self._source, self._size, self._made = source, size, cast(dict[int, Start], {})
         self.world, self.loop, self.nav_range, self.mode, self.frame_size = world, loop, nav_range, mode, frame_size
+        self.parts: tuple[int, ...] = (size,)
+        """How many starts each of the banks had that this one was joined from."""
+        self.mixed = False
+        """Whether there are starts of shorter loops than ``loop``."""
 
     @classmethod
     def from_world(
@@ -327,6 +350,33 @@ class StartBank:
         return cls(_FromIndex(found, loop, mode), len(found), world=name, loop=loop, nav_range=reach, mode=mode, frame_size=(height, width))
 
     @classmethod
+    def joined(cls, banks: Sequence[StartBank]) -> StartBank:
+        """One bank of the starts of several, one after the other: what a curriculum draws from.
+
+        Its ``parts`` say how many starts came from each; its loop, range and mode are those of the last one with the longest loop. An environment
+        made with it walks every start's own loop, for as many steps as that may take.
+
+        Raises:
+            ValueError: if there are none, or they differ in engine or frame size.
+        """
+        kinds = {(bank.world, bank.frame_size) for bank in banks}
+        if len(kinds) != 1:
+            raise ValueError(f"Banks to join share one engine and frame size; got {sorted(kinds) or 'no banks'}.")
+        ((world, frame_size),) = kinds
+        longest = max(banks, key=lambda bank: (len(bank.loop), bank.nav_range))
+        made = cls(
+            _FromBanks(tuple(banks)),
+            sum(map(len, banks)),
+            world=world,
+            loop=longest.loop,
+            nav_range=max(bank.nav_range for bank in banks),
+            mode=longest.mode,
+            frame_size=frame_size,
+        )
+        made.parts, made.mixed = tuple(map(len, banks)), len({bank.loop for bank in banks}) > 1
+        return made
+
+    @classmethod
     def from_starts(cls, starts: Sequence[Start], *, loop: str) -> StartBank:
         """A bank of given starts.
 
@@ -369,7 +419,12 @@ class StartBank:
         """Makes all starts and writes them to one ``.npz`` file in one move; returns its path.
 
         It holds arrays and a JSON text only, so reading it executes nothing.
+
+        Raises:
+            ValueError: if the bank was joined from others; save those.
         """
+        if len(self.parts) > 1:
+            raise ValueError(f"This bank was joined from {len(self.parts)} others; save those, and join them again.")
         target = Path(path).with_suffix(".npz")
         arrays: dict[str, NDArray[Any]] = {}
         plain: list[dict[str, Any]] = []

@@ -49,9 +49,11 @@ class TaskState:
     """Where ``n`` episodes stand; row i is one of them."""
 
     goals: NDArray[np.float64]
-    """``(n, g, 3)`` feet positions to visit, in order, in blocks."""
+    """``(n, g, 3)`` feet positions to visit, in order, in blocks; a row with fewer goals repeats its last one."""
+    count: NDArray[np.int64]
+    """``(n,)`` how many of them there are."""
     subgoal: NDArray[np.int64]
-    """``(n,)`` index of the current goal; g when all are reached."""
+    """``(n,)`` index of the current goal; ``count`` when all are reached."""
     distance: NDArray[np.float64]
     """``(n,)`` blocks over ground to the current (or else the last) goal."""
     visited: NDArray[np.bool_]
@@ -75,7 +77,7 @@ class TaskState:
 
     def target(self) -> NDArray[np.float64]:
         """``(n, 3)`` position of the current goal, the last one when all are reached."""
-        current: NDArray[np.float64] = self.goals[np.arange(len(self.goals)), np.minimum(self.subgoal, self.goals.shape[1] - 1)]
+        current: NDArray[np.float64] = self.goals[np.arange(len(self.goals)), np.minimum(self.subgoal, self.count - 1)]
         return current
 
 
@@ -119,12 +121,13 @@ class LoopNav:
 
     goal_obs: tuple[str, ...] = ("compass", "vector", "image", "none")
 
-    def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS) -> None:
+    def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS, shorter: bool = False) -> None:
         """Makes the task.
 
         Args:
             loop: ``ABA`` or ``ABCA`` (``AB`` is :class:`GoTo`).
             radius: blocks over ground within which a goal counts as reached.
+            shorter: starts of shorter loops are walked as what they are, for curricula.
 
         Raises:
             ValueError: if there is no such loop or the radius is not positive.
@@ -132,7 +135,7 @@ class LoopNav:
         lookup(LOOP_RANGES, loop, "loop")
         if not radius > 0:
             raise ValueError(f"radius is {radius}, expected a positive number of blocks.")
-        self.name, self.loop, self.radius = f"loop-{loop}", loop, radius
+        self.name, self.loop, self.radius, self.shorter = f"loop-{loop}", loop, radius, shorter
 
     def begin(self, starts: Sequence[Start]) -> TaskState:
         """State of new episodes, one for each start.
@@ -141,25 +144,27 @@ class LoopNav:
             ValueError: if a start is for another loop.
         """
         for start in starts:
-            if len(start.waypoints) != len(self.loop):
+            fits = 2 <= len(start.waypoints) <= len(self.loop) if self.shorter else len(start.waypoints) == len(self.loop)
+            if not fits:
                 raise ValueError(
                     f"The start has {len(start.waypoints)} waypoints, the loop {self.loop} needs {len(self.loop)}; "
                     f"build the starts with loop={self.loop!r}."
                 )
-        goals = np.stack([start.waypoints[1:] for start in starts])
-        last = goals.shape[1] - 1
-        subgoal = np.array([last if s.mode == "turn" else 0 for s in starts], np.int64)
-        state = TaskState(goals, subgoal, np.zeros(len(starts)), np.zeros((len(starts), 0, 0), np.bool_))
+        longest = len(self.loop) - 1
+        goals = np.stack([start.waypoints[np.minimum(np.arange(1, longest + 1), len(start.waypoints) - 1)] for start in starts])
+        count = np.array([len(start.waypoints) - 1 for start in starts], np.int64)
+        subgoal = np.array([c - 1 if s.mode == "turn" else 0 for s, c in zip(starts, count, strict=True)], np.int64)
+        state = TaskState(goals, count, subgoal, np.zeros(len(starts)), np.zeros((len(starts), 0, 0), np.bool_))
         state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
         return state
 
     def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
         """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
-        count = state.goals.shape[1]
+        count = state.count
         distance = _over_ground(state.target(), poses)
         reached = (distance <= self.radius) & (state.subgoal < count)
         reward = PROGRESS_REWARD * (state.distance - distance) + ARRIVAL_REWARD * reached + STEP_REWARD
-        after = TaskState(state.goals, state.subgoal + reached, distance, state.visited)
+        after = TaskState(state.goals, count, state.subgoal + reached, distance, state.visited)
         success = after.subgoal >= count
         if reached.any():  # progress is measured to the next goal from here on
             after.distance = _over_ground(after.target(), poses)
@@ -171,7 +176,7 @@ class LoopNav:
         Each goal is reached ``radius`` before it, and the next leg begins there: the way through the goals, less one radius for the first leg
         and two for each other one.
         """
-        legs = 1 if start.mode == "turn" else len(self.loop) - 1
+        legs = 1 if start.mode == "turn" else len(start.waypoints) - 1
         return max(1.0, start.shortest - self.radius * (2 * legs - 1))
 
 
@@ -212,7 +217,7 @@ class Explore:
         """State of new episodes, one for each start."""
         poses = np.stack([start.poses[-1] for start in starts])
         n = len(starts)
-        state = TaskState(poses[:, None, :3].copy(), np.zeros(n, np.int64), np.zeros(n), np.zeros((n, CELLS, CELLS), np.bool_))
+        state = TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), np.zeros((n, CELLS, CELLS), np.bool_))
         row, column = _cell(state, poses)[0].T
         state.visited[np.arange(n), row, column] = True
         return state
@@ -224,7 +229,7 @@ class Explore:
         new = inside & ~state.visited[at]
         visited = state.visited.copy()
         visited[at] |= inside
-        after = TaskState(state.goals, state.subgoal + new, _over_ground(state.target(), poses), visited)
+        after = TaskState(state.goals, state.count, state.subgoal + new, _over_ground(state.target(), poses), visited)
         never = np.zeros(len(poses), np.bool_)
         return after, TaskStep(NEW_CELL_REWARD * new + STEP_REWARD, never, never.copy())
 
@@ -279,16 +284,17 @@ def default_step_limit(loop: str, *, nav_range: int, mode: str = "spawn") -> int
     return math.ceil(3 * (path / (WALK_BLOCKS_PER_TICK * TICKS_PER_STEP) + 16 * legs))
 
 
-def make_task(name: str, *, loop: str = "ABA") -> Task:
+def make_task(name: str, *, loop: str = "ABA", shorter: bool = False) -> Task:
     """Makes a task by name.
 
     Args:
         name: ``loop``, ``goto`` or ``explore``.
         loop: ``ABA`` or ``ABCA``; for ``loop`` only.
+        shorter: see :class:`LoopNav`; for ``loop`` only.
 
     Raises:
         ValueError: if there is no such task or loop.
     """
-    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop), "goto": GoTo, "explore": Explore}
+    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop, shorter=shorter), "goto": GoTo, "explore": Explore}
     task: Task = lookup(makers, name, "task")()
     return task

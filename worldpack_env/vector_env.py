@@ -12,7 +12,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Unpack
 
 from worldpack_env.actions import ActionSet
@@ -212,8 +212,16 @@ class NavVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
         return self.rollout.observe(self._all)
 
     def set_bank(self, bank: StartBank) -> None:
-        """Takes the starts of new episodes from ``bank`` from the next (auto)reset on (for curricula); the step limit stays."""
+        """Takes the starts of new episodes from ``bank`` from the next (auto)reset on (for curricula); a step limit that was given stays."""
         self.rollout.set_bank(bank)
+
+    def set_odds(self, odds: ArrayLike | None) -> None:
+        """How likely new episodes begin at each start of the bank, ``(len(bank),)`` relative to each other; None makes all alike (for curricula).
+
+        Raises:
+            ValueError: if they are not as many numbers as starts, none below 0 and one above it.
+        """
+        self.rollout.set_odds(odds)
 
     # ------------------------------------------------------------------------------------------------------------------ inner
 

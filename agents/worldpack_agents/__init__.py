@@ -16,7 +16,7 @@ _PUBLIC = {
     "train_agent": "worldpack_agents.train",
     "load_agent": "worldpack_agents.checkpoints",
     "AgentPolicy": "worldpack_agents.rollouts",
-    "RandomPolicy": "worldpack_agents.rollouts",
+    "RandomPolicy": "worldpack_agents.baselines",
     "EvalAgentConfig": "worldpack_agents.evaluate",
     "evaluate_agent": "worldpack_agents.evaluate",
     "CompareConfig": "worldpack_agents.compare",

@@ -13,9 +13,8 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from worldpack_agents.roofline import draw, matrix_rate, median_seconds, memory_rate, operations, traffic
 from worldpack_model.checkpoint import write_json
 from worldpack_model.config import Precision
 from worldpack_model.provenance import provenance, weights_id
@@ -47,6 +46,8 @@ class BenchSpeedConfig:
     """Of the world model's arithmetic."""
     out: Path | None = None
     """JSON file to write."""
+    picture: Path | None = None
+    """PNG to write: the roofline."""
 
 
 def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
     for slots in config.slots:
         for evaluations in config.evaluations:
             call = _walker(model, config, slots, evaluations)
-            predict, step = _median(call, config.repeats), _time_env(model, config, slots, evaluations)
-            flops = operations(call)
+            predict, step = median_seconds(call, config.repeats), _time_env(model, config, slots, evaluations)
+            flops, moved = operations(call), traffic(call)
             rows.append(
                 {
                     "slots": slots,
@@ -75,6 +76,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
                     "ms_predict_alone": 1000 * predict,
                     "env_steps_per_second": slots / step,
                     "gflops_per_env_step": flops / slots / 1e9,
+                    "gigabytes_per_env_step": moved / slots / 1e9,
                     "share_of_matrix_rate": flops / step / rate,
                 }
             )
@@ -83,11 +85,14 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         "history": config.history,
         "precision": "bfloat16" if model.bf16 else "float32",
         "matrix_gflops_per_second": rate / 1e9,
+        "memory_gigabytes_per_second": memory_rate(model.device) / 1e9,
         "weights": weights_id(config.model),
         "rows": rows,
         "parts_of_a_prediction": {"slots": max(config.slots), "threads": 1, "share_of_time": _parts(model, config, max(config.slots))},
         "provenance": provenance(),
     }
+    if config.picture is not None:
+        draw(report, config.picture)
     return _written(report, config.out)
 
 
@@ -124,34 +129,6 @@ def _parts(model: WorldPack, config: BenchSpeedConfig, slots: int) -> dict[str, 
     return shares | {"everything else": 1 - sum(shares.values())}
 
 
-def operations(call: Callable[[], object]) -> int:
-    """Floating-point operations of ``call``.
-
-    On one thread, since the counter sees its own thread alone, and without fused attention, which it does not know on a processor.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            call()
-    finally:
-        torch.set_num_threads(threads)
-    total: int = counter.get_total_flops()
-    return total
-
-
-def matrix_rate(model: WorldPack, *, repeats: int = 30) -> float:
-    """Multiplications and additions per second of a product of 2048 x 2048 matrices in the model's precision: what its device can do at best."""
-    a, b = (torch.ones((2048, 2048), dtype=torch.bfloat16 if model.bf16 else torch.float32, device=model.device) for _ in range(2))
-
-    def product() -> None:
-        a @ b
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return 2 * 2048**3 / _median(product, repeats)
-
-
 def _walker(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluations: int) -> Callable[[], object]:
     """A call that predicts the next frame of all slots, each with ``history`` frames of a walk in memory."""
     memory, rng, k = model.new_memory(slots), np.random.default_rng(0), config.history
@@ -177,7 +154,7 @@ def _time_env(model: WorldPack, config: BenchSpeedConfig, slots: int, evaluation
         envs.action_space.seed(0)
         for _ in range(config.history):
             envs.step(envs.action_space.sample())
-        return _median(lambda: envs.step(envs.action_space.sample()), config.repeats)
+        return median_seconds(lambda: envs.step(envs.action_space.sample()), config.repeats)
     finally:
         envs.close()
 
@@ -380,15 +357,6 @@ def _in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> NDArray[np.
 
 def _against(times: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
     return {"milliseconds": float(np.median(times)), "ratio": float(np.median(times / base))}
-
-
-def _median(call: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 2):  # the first two warm up
-        begin = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times[2:]))
 
 
 def _written(report: dict[str, Any], out: Path | None) -> dict[str, Any]:

@@ -7,16 +7,21 @@ import logging
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.utils import safe_mean, set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
 
 from worldpack_agents.checkpoints import write_checkpoint
+
+if TYPE_CHECKING:
+    from worldpack_agents.curriculum import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ class SegmentCheckpoints(BaseCallback):
     an uninterrupted run does not have: nothing is lost, but the continued run is a different (equally valid) one.
     """
 
-    def __init__(self, run: Path, *, seed: int, every: int, keep: int, stop: StopOnSignal) -> None:
+    def __init__(self, run: Path, *, seed: int, every: int, keep: int, stop: StopOnSignal, more: Callable[[], dict[str, Any]] = dict) -> None:
         """Prepares the callback.
 
         Args:
@@ -69,9 +74,10 @@ class SegmentCheckpoints(BaseCallback):
             every: least number of env steps in a segment.
             keep: how many checkpoints stay.
             stop: asks for a stop.
+            more: gives what else belongs into a checkpoint's manifest.
         """
         super().__init__()
-        self._run, self._seed, self._every, self._keep, self._stop = run, seed, every, keep, stop
+        self._run, self._seed, self._every, self._keep, self._stop, self._more = run, seed, every, keep, stop, more
         self._saved: int | None = None
         self._updated = 0
         self.stopped = False
@@ -114,6 +120,7 @@ class SegmentCheckpoints(BaseCallback):
         model = self.model
         recent = [{k: float(v) for k, v in episode.items()} for episode in model.ep_info_buffer or ()]
         about = {"updates": int(getattr(model, "_n_updates", 0)), "episodes": recent, "successes": [bool(s) for s in model.ep_success_buffer or ()]}
+        about |= self._more()
         # "env" and buffers are excluded by Stable-Baselines3; the last observations would only bloat the file
         write_checkpoint(self._run, steps, lambda path: model.save(path, exclude=["_last_obs", "_last_original_obs"]), about, keep=self._keep)
         self._saved = steps
@@ -126,6 +133,41 @@ def restore_statistics(model: Any, manifest: dict[str, Any]) -> None:
     window = model._stats_window_size
     model.ep_info_buffer = deque(manifest.get("episodes", []), maxlen=window)
     model.ep_success_buffer = deque(manifest.get("successes", []), maxlen=window)
+
+
+class Lessons(BaseCallback):
+    """Lets a teacher choose the lessons of new episodes, and tells it how they ended; see ``curriculum``."""
+
+    def __init__(self, teacher: Teacher, names: Sequence[str], parts: Sequence[int], *, total_steps: int) -> None:
+        """Prepares the callback.
+
+        Args:
+            teacher: chooses.
+            names: of the lessons.
+            parts: how many starts of the environment's bank belong to each lesson.
+            total_steps: env steps of the whole training.
+        """
+        super().__init__()
+        self.teacher, self._names, self._parts, self._total = teacher, tuple(names), np.asarray(parts), total_steps
+        self._ends = np.cumsum(self._parts)
+
+    def choose(self, env: VecEnv, steps: int) -> None:
+        """Sets the odds of new episodes when ``steps`` env steps of the training are behind."""
+        self.odds = self.teacher.odds(min(1.0, steps / self._total))
+        env.env_method("set_odds", np.repeat(self.odds / self._parts, self._parts))
+
+    def _on_rollout_start(self) -> None:
+        env = self.model.get_env()
+        assert env is not None
+        self.choose(env, self.model.num_timesteps)
+        for name, share in zip(self._names, self.odds, strict=True):
+            self.logger.record(f"curriculum/{name}", float(share))
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.teacher.observe(int(np.searchsorted(self._ends, info["start_index"], side="right")), float(info["is_success"]))
+        return True
 
 
 class CurveWriter(KVWriter):

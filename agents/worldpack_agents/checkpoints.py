@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 FORMAT: Final = 1
 POLICY: Final = "policy.zip"
 CONFIG: Final = "config.json"
+CHECKPOINTS: Final = "checkpoints"
+BEST: Final = "best"
+"""Folder of the agent that did best in the evaluations of its training."""
 _STEP: Final = re.compile(r"step_(\d{9,})")
 
 
@@ -79,7 +82,7 @@ def space_from_dict(data: Mapping[str, Any]) -> spaces.Space[Any]:
     raise CheckpointError(f"There is no space of type {kind!r} in a run of ours; the run's {CONFIG} is damaged, use another copy.")
 
 
-def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about: dict[str, Any], *, keep: int = 3) -> Path:
+def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about: dict[str, Any], *, keep: int = 3, into: str = CHECKPOINTS) -> Path:
     """Writes ``run/checkpoints/step_<steps>`` so that it is either wholly there or not at all, then drops the oldest.
 
     Args:
@@ -88,8 +91,9 @@ def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about:
         save: writes the policy to the path it is given.
         about: goes into the manifest.
         keep: how many checkpoints stay.
+        into: another folder than ``checkpoints``.
     """
-    folder = run / "checkpoints"
+    folder = run / into
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{steps:09d}"
     temporary = folder / f".{path.name}.{os.getpid()}.new"
@@ -104,7 +108,7 @@ def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about:
         shutil.rmtree(path)
     os.replace(temporary, path)
     _sync(folder)
-    for old in checkpoints(run)[:-keep]:
+    for old in checkpoints(run, into)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     for torn in folder.glob(".step_*.new"):
         shutil.rmtree(torn, ignore_errors=True)
@@ -121,27 +125,27 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: Path, into: str = CHECKPOINTS) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
-    folder = run / "checkpoints"
+    folder = run / into
     found = [p for p in folder.iterdir() if _STEP.fullmatch(p.name)] if folder.is_dir() else []
     return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
 
 
-def newest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(run: Path, into: str = CHECKPOINTS) -> tuple[Path, dict[str, Any]] | None:
     """The newest sound checkpoint of a run and its manifest; damaged ones are passed over with a warning.
 
     Raises:
         CheckpointError: if there are checkpoints but all are damaged.
     """
-    found = checkpoints(run)
+    found = checkpoints(run, into)
     for path in reversed(found):
         try:
             return path, read_manifest(path)
         except CheckpointError as error:
             log.warning("Checkpoint passed over: %s", error)
     if found:
-        raise CheckpointError(f"All {len(found)} checkpoints in {run / 'checkpoints'} are damaged; train in another folder.")
+        raise CheckpointError(f"All {len(found)} checkpoints in {run / into} are damaged; train in another folder.")
     return None
 
 

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
+    "study": "the same training under several conditions and seeds, judged in the engine; memory, curriculum, horizon, budget, or a file of your own",
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
     "bench": "measure the speed of imagination and of training in it, and what memory costs",
@@ -417,6 +418,19 @@ def _doctor(words: Sequence[str]) -> None:
     _table(["what", "found"], rows)
 
 
+def _study(words: Sequence[str]) -> None:
+    from worldpack_agents.study import StudyConfig, folder_of, run_study
+    from worldpack_agents.study_report import study_rows
+
+    config = _parse(StudyConfig, words, "study")
+    with _Bars() as bars:
+        report = run_study(config, bars.tell)
+    heads = ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success over {report['study']['against']}"]
+    seeds = ", ".join(map(str, report["study"]["seeds"]))
+    _table(heads, study_rows(report), f"{report['study']['title']} Seeds {seeds}; in the engine on held-out worlds, mean [95 %]")
+    _say(f"Report: {(folder_of(config) / 'study.html').resolve()}")
+
+
 _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "demo": _demo,
     "record": _record,
@@ -425,6 +439,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "train-agent": _train_agent,
     "eval-agent": _eval_agent,
     "compare": _compare,
+    "study": _study,
     "play": _play,
     "info": _info,
     "bench": _bench,

@@ -1,21 +1,30 @@
-"""The same starts in imagination and in the engine: how far the simulator's word can be trusted."""
+"""The same starts in imagination and in the engine: how far the simulator's word can be trusted.
+
+Agents may do better in imagination than in the engine, and those trained there are drawn to what it gets wrong. An agent whose success in imagination
+is beyond doubt greater than in the engine, start by start, is reported as *flattered*, with episodes that went well in one and not in the other.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from worldpack_agents.checkpoints import load_agent
+from worldpack_agents.agreement import LEAST_AGENTS, agreement
+from worldpack_agents.baselines import baseline_of, open_policy
+from worldpack_agents.checkpoints import BEST, CHECKPOINTS
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.evaluate import summarise
-from worldpack_agents.intervals import bootstrap_curve
-from worldpack_agents.rollouts import AgentPolicy, Played, Policy, RandomPolicy, open_rollout, play
+from worldpack_agents.intervals import bootstrap_curve, bootstrap_mean
+from worldpack_agents.rollouts import Played, Policy, open_rollout, play
 from worldpack_model.checkpoint import write_json
 from worldpack_model.provenance import provenance, weights_id
 
@@ -26,13 +35,17 @@ if TYPE_CHECKING:
 Tell = Callable[[str, int, int], None]
 """Called as ``tell(what, done, total)``."""
 
+ASTRAY_BLOCKS: Final = 1.0
+"""An imagined body this far from the engine's is somewhere else."""
+
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Plays agents from the same starts in imagination and in the engine, and writes a report."""
 
     agents: tuple[str, ...] = ("random",)
-    """Run folders of train-agent, or `random`."""
+    """Run folders or checkpoints of train-agent, or agents that learn nothing: `random`, `compass`, `oracle`, and `compass:0.3` with 3 in 10 actions
+    random."""
     out: Path = Path("runs/compare")
     """Folder for report.html and report.json."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
@@ -45,6 +58,8 @@ class CompareConfig:
     """Engine episodes of the first agent whose actions are replayed in imagination."""
     videos: int = 4
     """Replays shown as side-by-side video."""
+    flattered_videos: int = 2
+    """Episodes shown of each agent that imagination flatters."""
     deterministic: bool = True
     """Agents take the likeliest action instead of drawing one."""
     seed: int = 0
@@ -60,7 +75,7 @@ class CompareConfig:
         """
         if not self.agents:
             raise ValueError("Name at least one agent to compare: a run folder, or random.")
-        for name, least in (("episodes", 1), ("num_envs", 1), ("replays", 0), ("videos", 0)):
+        for name, least in (("episodes", 1), ("num_envs", 1), ("replays", 0), ("videos", 0), ("flattered_videos", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}.")
 
@@ -89,14 +104,21 @@ class Comparison:
     replays: list[Replay]
     goals: dict[int, NDArray[np.float64]]
     """Start index -> waypoints ``(g, 3)``."""
+    flattered: dict[str, list[tuple[Played, Played]]] = field(default_factory=dict)
+    """Agent that imagination flatters -> episodes from the same starts, in the engine and imagined, with frames."""
 
 
 def agent_names(sources: Sequence[str]) -> list[str]:
-    """A different short name for each agent: ``random``, ``agent`` where there is only one, else the folder's name, numbered if it comes twice."""
-    trained = [s for s in sources if s != "random"]
+    """A different short name for each agent: a baseline's own, ``agent`` for the only trained one, else the folder's, numbered if it comes twice.
+
+    A checkpoint is called by its run and its own folder.
+    """
+    trained = [s for s in sources if baseline_of(s) is None]
     names: list[str] = []
     for source in sources:
-        name = "random" if source == "random" else "agent" if len(trained) == 1 else Path(source).stem
+        path = Path(source)
+        folder = f"{path.parent.parent.name} {path.name}" if path.parent.name in (CHECKPOINTS, BEST) else path.stem
+        name = source if source not in trained else "agent" if len(trained) == 1 else folder
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     return names
 
@@ -185,51 +207,97 @@ def compare(
     env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
     model = load_world_model(env.model, device=env.device, precision=env.precision) if model is None else model
     slots = min(config.num_envs, config.episodes)
-    imagined, action_set = open_rollout(env, "imagined", slots, starts=bank, model=model)
-    bank = imagined.bank
-    real, _ = open_rollout(env, "real", slots, starts=bank)
-    played: dict[str, dict[str, list[Played]]] = {}
-    results: list[dict[str, Any]] = []
-    try:
+    with contextlib.ExitStack() as opened:
+        imagined, action_set = open_rollout(env, "imagined", slots, starts=bank, model=model)
+        opened.callback(imagined.close)
+        bank = imagined.bank
+        real, _ = open_rollout(env, "real", slots, starts=bank)
+        opened.callback(real.close)
+        worlds = {"real": real, "imagined": imagined}
+
+        def run(policy: Policy, where: str, what: str, **options: Any) -> list[Played]:
+            told = f"{what} in {'the engine' if where == 'real' else 'imagination'}"
+            progress = partial(tell, told)
+            return play(worlds[where], action_set, policy, range(config.episodes), seed=config.seed, progress=progress, **options)
+
+        played: dict[str, dict[str, list[Played]]] = {}
+        results: list[dict[str, Any]] = []
+        shown: dict[str, list[tuple[Played, Played]]] = {}
         for number, (source, name) in enumerate(zip(config.agents, agent_names(config.agents), strict=True)):
-            policy: Policy = (
-                RandomPolicy(action_set.space)
-                if source == "random"
-                else AgentPolicy(load_agent(source, trust=config.trust), name=name, deterministic=config.deterministic)
-            )
-            both: dict[str, list[Played]] = {}
-            for where, rollout in (("real", real), ("imagined", imagined)):
-                both[where] = play(
-                    rollout,
-                    action_set,
-                    policy,
-                    range(config.episodes),
-                    seed=config.seed,
-                    keep_frames=config.replays if number == 0 and where == "real" else 0,
-                    progress=lambda done, total, what=f"{name} in {'the engine' if where == 'real' else 'imagination'}": tell(  # type: ignore[misc]
-                        what, done, total
-                    ),
-                )
-            played[name] = both
-            results.append({"agent": name, "source": source, **{where: summarise(p, seed=config.seed) for where, p in both.items()}})
-            results[-1]["same_outcome"] = float(np.mean([a.success == b.success for a, b in zip(both["real"], both["imagined"], strict=True)]))
+            policy = open_policy(source, action_set, name=name, deterministic=config.deterministic, trust=config.trust)
+            with contextlib.closing(policy):
+                keep = config.replays if number == 0 else 0
+                both = {"real": run(policy, "real", name, keep_frames=keep), "imagined": run(policy, "imagined", name)}
+                played[name] = both
+                gap = _gap(both, seed=config.seed)
+                results.append({"agent": name, "source": source, **{w: summarise(p, seed=config.seed) for w, p in both.items()}, **gap})
+                if gap["flattered"]:
+                    only = [i for i in range(config.episodes) if both["imagined"][i].success and not both["real"][i].success][
+                        : config.flattered_videos
+                    ]
+                    again = [run(policy, where, f"{name} again", only=only, keep_frames=only) for where in ("real", "imagined")]
+                    shown[name] = list(zip(*again, strict=True))
         first = next(iter(played.values()))["real"][: config.replays]
         replays = replay(model, bank, [p for p in first if p.frames is not None], seed=config.seed, evaluations=env.evaluations)
         goals = {p.start_index: bank[p.start_index].waypoints for p in first}
-    finally:
-        imagined.close()
-        real.close()
+    scores = [np.array([[p.success for p in both[where]] for both in played.values()], np.float64) for where in ("imagined", "real")]
     data = {
         "env": asdict(env),
         "weights": weights_id(env.model),
         "world_seeds": [bank[i].seed for i in range(config.episodes)],
         "agents": results,
-        "replay": {"episodes": len(replays), "lost": sum(r.lost for r in replays), "of": next(iter(played)), **curves(replays, seed=config.seed)},
+        "agreement": agreement(*scores, seed=config.seed) if len(results) >= LEAST_AGENTS else None,
+        "replay": {
+            "episodes": len(replays),
+            "lost": sum(r.lost for r in replays),
+            "of": next(iter(played)),
+            "first_astray": first_astray(replays),
+            **curves(replays, seed=config.seed),
+        },
         "interval": "95 %; Wilson for success, bootstrap over episodes for the rest",
         "provenance": provenance(),
     }
-    comparison = Comparison(data, played, replays, goals)
+    comparison = Comparison(data, played, replays, goals, shown)
     config.out.mkdir(parents=True, exist_ok=True)
     write_json(config.out / "report.json", data)
     write_report(comparison, config.out / "report.html", videos=config.videos)
     return comparison
+
+
+def _gap(both: dict[str, list[Played]], *, seed: int) -> dict[str, Any]:
+    """How much better an agent does in imagination, paired by start; flattered where the interval of success is above 0."""
+    pairs = list(zip(both["imagined"], both["real"], strict=True))
+    rng = np.random.default_rng([seed, 43])
+    success = bootstrap_mean([float(a.success) - float(b.success) for a, b in pairs], rng)
+    returns = bootstrap_mean([a.total_reward - b.total_reward for a, b in pairs], rng)
+    return {
+        "same_outcome": float(np.mean([a.success == b.success for a, b in pairs])),
+        "imagined_minus_real": {"success": asdict(success), "return": asdict(returns)},
+        "flattered": success.low > 0,
+    }
+
+
+def first_astray(replays: Sequence[Replay], *, blocks: float = ASTRAY_BLOCKS) -> dict[str, Any]:
+    """When the imagined body was first further than ``blocks`` over ground from the engine's, and where the engine's was then.
+
+    Returns:
+        ``blocks``, ``never`` (episodes in which it did not happen), the ``steps`` at which it did, their ``median_step`` (None if more than half
+        never went astray), and ``places`` as (start, x, z).
+    """
+    steps: list[int] = []
+    places: list[tuple[int, float, float]] = []
+    for r in replays:
+        away = np.linalg.norm((r.imagined_poses - r.real.poses)[:, [0, 2]], axis=1) > blocks
+        if away.any():
+            step = int(away.argmax())
+            steps.append(step)
+            places.append((r.real.start_index, float(r.real.poses[step, 0]), float(r.real.poses[step, 2])))
+    ranked = sorted([*map(float, steps), *[math.inf] * (len(replays) - len(steps))])
+    middle = ranked[(len(ranked) - 1) // 2] if ranked else math.inf
+    return {
+        "blocks": blocks,
+        "never": len(replays) - len(steps),
+        "steps": steps,
+        "median_step": middle if math.isfinite(middle) else None,
+        "places": places,
+    }

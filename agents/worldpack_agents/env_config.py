@@ -79,6 +79,7 @@ def make_envs(
     model: Any = None,
     autoreset: Autoreset = "same-step",
     render_mode: str | None = None,
+    real_envs: int = 0,
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Opens a batch of environments.
 
@@ -90,6 +91,7 @@ def make_envs(
         model: a loaded ``WorldPack`` to share; None loads the config's.
         autoreset: what happens when an episode ends.
         render_mode: ``rgb_array`` or None.
+        real_envs: of imagined environments: so many of the slots are the engine.
 
     Raises:
         ValueError: if a setting is unknown to the environment.
@@ -110,8 +112,10 @@ def make_envs(
     if where == "real":
         for name in ("model", "evaluations", "device", "precision"):
             kwargs.pop(name)
-    elif model is not None:
-        kwargs["model"] = model
+    else:
+        kwargs["real_slots"] = real_envs
+        if model is not None:
+            kwargs["model"] = model
     return gym.make_vec(
         f"WorldPack/{config.task}{'Real' if where == 'real' else ''}-v0",
         num_envs=num_envs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,20 +11,22 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from worldpack_agents.checkpoints import CONFIG, load_agent, read_run_config
+from worldpack_agents.baselines import baseline_of, open_policy
+from worldpack_agents.checkpoints import CONFIG, read_run_config
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.intervals import bootstrap_mean, wilson
-from worldpack_agents.rollouts import AgentPolicy, Played, Policy, Progress, RandomPolicy, open_rollout, play
+from worldpack_agents.rollouts import Played, Progress, open_rollout, play
 from worldpack_model.checkpoint import CheckpointError, write_json
 from worldpack_model.provenance import provenance, weights_id
 
 
 @dataclass(frozen=True)
 class EvalAgentConfig:
-    """Evaluates an agent (or the random one) on held-out starts."""
+    """Evaluates an agent on held-out starts."""
 
     agent: str = "random"
-    """Run folder of train-agent, or `random`."""
+    """Run folder or checkpoint of train-agent, or an agent that learns nothing: `random`, `compass`, `oracle`, or `compass:0.3` with 3 in 10 actions
+    random."""
     where: Annotated[Where, tyro.conf.arg(name="in")] = "real"
     """imagined: in the world model. real: in the engine."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
@@ -61,7 +64,7 @@ def task_of(agents: Sequence[str]) -> EnvConfig | None:
     """
     for agent in agents:
         path = Path(agent)
-        run = next((p for p in (path, path.parent.parent, path.parent.parent.parent) if agent != "random" and (p / CONFIG).is_file()), None)
+        run = next((p for p in (path, path.parent.parent, path.parent.parent.parent) if baseline_of(agent) is None and (p / CONFIG).is_file()), None)
         if run is not None:
             try:
                 trained = dict(read_run_config(run)["config"]["env"])
@@ -107,12 +110,8 @@ def evaluate_agent(config: EvalAgentConfig, progress: Progress = lambda done, to
     env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
     rollout, action_set = open_rollout(env, config.where, min(config.num_envs, config.episodes))
     try:
-        policy: Policy = (
-            RandomPolicy(action_set.space)
-            if config.agent == "random"
-            else AgentPolicy(load_agent(config.agent, trust=config.trust), deterministic=config.deterministic)
-        )
-        played = play(rollout, action_set, policy, range(config.episodes), seed=config.seed, progress=progress)
+        with contextlib.closing(open_policy(config.agent, action_set, deterministic=config.deterministic, trust=config.trust)) as policy:
+            played = play(rollout, action_set, policy, range(config.episodes), seed=config.seed, progress=progress)
     finally:
         rollout.close()
     result = {

@@ -137,6 +137,63 @@ def interval_chart(charts: Sequence[tuple[str, Sequence[tuple[str, Interval, Int
         return finish()
 
 
+def condition_chart(charts: Sequence[tuple[str, Sequence[tuple[str, Interval]]]], *, name: str, percent: Sequence[bool]) -> str:
+    """Dots with 95 % intervals, one row for each condition of a study.
+
+    Args:
+        charts: ``(title, [(condition, value), ...])`` of each.
+        name: distinguishes the picture's inner names.
+        percent: for each chart, show shares as percentages.
+    """
+    with _drawing(name) as (figure, finish):
+        rows = max(len(part) for _, part in charts)
+        figure.set_size_inches(3.9 * len(charts), 1.0 + 0.42 * rows)
+        axes = figure.subplots(1, len(charts), squeeze=False)[0]
+        for axis, (title, part), shares in zip(axes, charts, percent, strict=True):
+            factor = 100.0 if shares else 1.0
+            for row, (_, value) in enumerate(part):
+                axis.plot([factor * value.low, factor * value.high], [row, row], color=PALETTE["engine"], linewidth=2.4, alpha=0.55)
+                axis.plot([factor * value.mean], [row], "o", color=PALETTE["engine"], markersize=7)
+            axis.set_yticks(range(len(part)), [condition for condition, _ in part])
+            axis.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
+            axis.set_ylim(len(part) - 0.5, -0.5)
+            axis.grid(axis="y", visible=False)
+            axis.set_title(title)
+            if shares:
+                axis.set_xlim(-2, 102)
+                axis.set_xlabel("% of episodes")
+        return finish()
+
+
+def agreement_chart(points: Sequence[tuple[str, Interval, Interval]], *, name: str) -> str:
+    """Each policy's success in the engine against that in imagination, in percent, with 95 % intervals and the diagonal.
+
+    Args:
+        points: ``(policy, imagined, real)``, shares.
+        name: distinguishes the picture's inner names.
+    """
+    with _drawing(name) as (figure, finish):
+        figure.set_size_inches(4.4, 4.0)
+        axis = figure.subplots()
+        axis.plot([0, 100], [0, 100], ":", color=PALETTE["faint"], linewidth=1.2)
+        for number, (policy, imagined, real) in enumerate(sorted(points, key=lambda p: p[2].mean)):
+            x, y = 100 * imagined.mean, 100 * real.mean
+            axis.plot([100 * imagined.low, 100 * imagined.high], [y, y], color=PALETTE["dream"], linewidth=1.6, alpha=0.45)
+            axis.plot([x, x], [100 * real.low, 100 * real.high], color=PALETTE["engine"], linewidth=1.6, alpha=0.45)
+            axis.plot([x], [y], "o", color=PALETTE["ink"], markersize=5)
+            # names of neighbours in turn on either side, so that few lie on each other
+            left = number % 2 == 0
+            axis.annotate(
+                policy, (x, y), (-6 if left else 6, 5 if left else -9), textcoords="offset points", ha="right" if left else "left", fontsize=8
+            )
+        axis.set_xlim(-3, 103)
+        axis.set_ylim(-3, 103)
+        axis.set_aspect("equal")
+        axis.set_xlabel("success in imagination, %")
+        axis.set_ylabel("success in the engine, %")
+        return finish()
+
+
 def path_map(
     waypoints: NDArray[np.float64], surface: Surface | None, paths: Mapping[str, tuple[str, NDArray[np.float64], str]], *, radius: float, name: str
 ) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ from worldpack_agents.intervals import Interval
 
 if TYPE_CHECKING:
     from worldpack_agents.compare import Comparison, Replay
+    from worldpack_agents.rollouts import Played
     from worldpack_env.worlds import Surface
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 TEMPLATE: Final = Path(__file__).with_name("report.template.html")
 COLUMNS: Final = (("success", True, 0), ("return", False, 2), ("path_length", False, 1), ("spl", False, 2), ("steps", False, 1))
 """Columns of the table: key, shown in percent, digits."""
+CARDS: Final = 4
+"""Agents shown large at the top: the first ones named."""
 _HEADS: Final = {
     "success": ("success", "of episodes"),
     "return": ("return", "reward units"),
@@ -51,25 +54,46 @@ def write_report(comparison: Comparison, path: Path, *, videos: int = 4) -> None
         path: the HTML file.
         videos: replays shown as video and as map.
     """
-    shown = comparison.replays[:videos]
-    parts = {
-        "lead": _lead(comparison.data),
-        "cards": "\n".join(_card(agent) for agent in comparison.data["agents"]),
-        "replays": _replays(comparison, shown) if shown else "",
-        "scores": _scores(comparison.data["agents"]),
-        "table": _table(comparison.data),
-        "agreement": _agreement(comparison.data["agents"]),
-        "drift": _drift(comparison.data["replay"]) if comparison.replays else "",
-        "learning": _learning(comparison.data["agents"]),
-        "made": _made(comparison.data),
-    }
+    data, shown = comparison.data, comparison.replays[:videos]
+    cards = "\n".join(_card(agent) for agent in data["agents"][:CARDS])
+    parts = [
+        f'<div class="cards">{cards}</div>',
+        _replays(comparison, shown) if shown else "",
+        f"<section><h2>Outcomes from the same starts</h2><div class='chart'>{_scores(data['agents'])}</div>{table(*_rows(data))}</section>",
+        _agreement(data),
+        _flattered(comparison),
+        _drift(data["replay"]) if comparison.replays else "",
+        _learning(data["agents"]),
+    ]
+    made = {"weights": data["weights"], "task": data["env"], "intervals": data["interval"], **data["provenance"]}
+    write_page(path, title="Imagination against engine", lead=_lead(data), body="\n".join(parts), made=made, data_file="report.json")
+
+
+def write_page(path: Path, *, title: str, lead: str, body: str, made: Mapping[str, Any], data_file: str) -> None:
+    """Writes a page that needs nothing beside it.
+
+    Args:
+        path: the HTML file.
+        title: its heading.
+        lead: HTML of the first paragraph.
+        body: HTML of the sections.
+        made: what to tell at the end of how it was made.
+        data_file: name of the file beside the page that holds all numbers.
+    """
     page = TEMPLATE.read_text(encoding="utf-8")
+    parts = {"title": html.escape(title), "lead": lead, "body": body, "made": _made(made, data_file)}
     for key, value in parts.items():
         page = page.replace("{{" + key + "}}", value)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
+
+
+def table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    """A table from HTML of its heads and of its rows' cells."""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{''.join(f'<th>{h}</th>' for h in heads)}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _lead(data: dict[str, Any]) -> str:
@@ -169,34 +193,70 @@ def _scores(agents: Sequence[dict[str, Any]]) -> str:
     return figures.interval_chart(charts, name="scores", percent=[True, False])
 
 
-def _table(data: dict[str, Any]) -> str:
-    heads = "".join(f"<th>{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span></th>" for key, _, _ in COLUMNS)
+def _rows(data: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Heads and rows of the table of outcomes."""
+    heads = ["agent", "in", *(f"{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span>" for key, _, _ in COLUMNS)]
     rows = []
     for agent in data["agents"]:
         for where, style, word in _PLACES:
-            cells = "".join(_cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
+            cells = "".join(cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
             lost = agent[where]["lost_slots"]
             note = f"<br><span class='note'>{lost} lost</span>" if lost else ""
-            rows.append(f"<tr><th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}</tr>")
-    return f"<table><thead><tr><th>agent</th><th>in</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            rows.append(f"<th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}")
+    return heads, rows
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A table's cell of an interval's text, the bounds below the value."""
     value, _, interval = text.partition(" [")
     return f"<td>{value}<br><span class='note'>[{interval}</span></td>"
 
 
-def _agreement(agents: Sequence[dict[str, Any]]) -> str:
-    from worldpack_agents.agreement import mean_maximum_rank_violation, pearson
-
-    if len(agents) < 3:
+def _agreement(data: dict[str, Any]) -> str:
+    found, agents = data["agreement"], data["agents"]
+    if found is None:
         return ""
-    dream, truth = ([a[where]["success"]["mean"] for a in agents] for where in ("imagined", "real"))
-    r = pearson(dream, truth)
-    told = f"{r:.2f}" if np.isfinite(r) else "undefined, because all succeed equally often"
+
+    def told(name: str, digits: int) -> str:
+        return f"<b>{Interval(**found[name]).text(digits)}</b>" if found[name] else "<b>undefined</b>, because all succeed equally often"
+
+    points = [(a["agent"], Interval(**a["imagined"]["success"]), Interval(**a["real"]["success"])) for a in agents]
     return (
-        f"<p>Over {len(agents)} agents, Pearson's r of imagined and real success is <b>{told}</b>; the mean maximum rank violation is "
-        f"<b>{mean_maximum_rank_violation(dream, truth):.3f}</b> (0: imagination ranks them as the engine does).</p>"
+        "<section><h2>Does imagination rank agents as the engine does?</h2>"
+        f"<p>Over {len(agents)} agents, Pearson's r of imagined and real success is {told('pearson', 2)}, Spearman's {told('spearman', 2)}. The mean "
+        f"maximum rank violation, the success that a wrong choice between two agents costs, is {told('mean_maximum_rank_violation', 3)}. On the "
+        f"diagonal, both agree.</p><div class='chart narrow'>{figures.agreement_chart(points, name='agreement')}</div></section>"
+    )
+
+
+def _flattered(comparison: Comparison) -> str:
+    """The agents that do better in imagination than in the engine beyond doubt, with episodes in which it happened."""
+    if not comparison.flattered:
+        return ""
+    gaps = {a["agent"]: Interval(**a["imagined_minus_real"]["success"]) for a in comparison.data["agents"]}
+    parts = []
+    for name, pairs in comparison.flattered.items():
+        videos = "\n".join(_pair_video(real, imagined) for real, imagined in pairs)
+        parts.append(
+            f"<h3>{html.escape(name)}</h3><p>succeeds more often in imagination, by {gaps[name].text(percent=True)} of the starts.</p>"
+            f"<div class='grid videos'>{videos}</div>"
+        )
+    return (
+        "<section><h2>Whom imagination flatters</h2><p>From these starts the agent succeeded in imagination and not in the engine. Each side shows "
+        f"its own episode: the agent acts on what it sees there.</p>{''.join(parts)}</section>"
+    )
+
+
+def _pair_video(real: Played, imagined: Played) -> str:
+    """Two episodes from one start; the shorter one's last frame stands."""
+    if real.frames is None or imagined.frames is None:
+        raise ValueError("These episodes were played without keeping frames.")
+    length = max(len(real.frames), len(imagined.frames))
+    sides = [np.concatenate([f, np.repeat(f[-1:], length - len(f), axis=0)]) for f in (real.frames, imagined.frames)]
+    return (
+        "<figure><div class='labels'><span class='engine'>engine</span><span class='dream'>imagined</span></div>"
+        f"<img class='pixels' alt='engine on the left, imagined on the right' src='{figures.video(sides[0], sides[1])}'>"
+        f"<figcaption>start {real.start_index}: not reached in {real.steps} steps, imagined in {imagined.steps}</figcaption></figure>"
     )
 
 
@@ -212,9 +272,12 @@ def _drift(replay: dict[str, Any]) -> str:
     ]
     x = np.arange(1, len(replay["psnr_db"]) + 1).tolist()
     picture = figures.line_charts(charts, x=x, xlabel="imagined steps", name="drift")
+    astray = replay["first_astray"]
+    when = f"half of them by step {astray['median_step']:.0f}" if astray["median_step"] is not None else "fewer than half of them"
     return (
         f"<section><h2>How far imagination drifts</h2><p>{replay['episodes']} engine episodes of {html.escape(replay['of'])}, imagined along "
-        "the same actions, step by step against the truth. The dotted line is what a picture that never changes scores.</p>"
+        "the same actions, step by step against the truth. The dotted line is what a picture that never changes scores. The believed place was off "
+        f"by more than {astray['blocks']:g} block in {replay['episodes'] - astray['never']} of them, {when}.</p>"
         f"<div class='chart'>{picture}</div></section>"
     )
 
@@ -238,10 +301,9 @@ def _learning(agents: Sequence[dict[str, Any]]) -> str:
     return f"<section><h2>How it learned</h2><div class='chart narrow'>{picture}</div></section>"
 
 
-def _made(data: dict[str, Any]) -> str:
-    told = {"weights": data["weights"], "task": data["env"], "intervals": data["interval"], **data["provenance"]}
+def _made(told: Mapping[str, Any], data_file: str) -> str:
     rows = []
     for key, value in told.items():
         shown = value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
         rows.append(f"<tr><th>{html.escape(key)}</th><td><pre>{html.escape(shown)}</pre></td></tr>")
-    return f"<table class='fine'>{''.join(rows)}</table><p class='note'>All numbers are in report.json beside this page.</p>"
+    return f"<table class='fine'>{''.join(rows)}</table><p class='note'>All numbers are in {html.escape(data_file)} beside this page.</p>"

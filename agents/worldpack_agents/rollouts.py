@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -16,47 +17,40 @@ from worldpack_agents.env_config import TASKS, EnvConfig, Where
 from worldpack_agents.vec_env import channels_first, channels_first_space
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
+from worldpack_env.starts import Start
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(episodes_done, episodes_in_all)``."""
 
 
-class Policy(Protocol):
+Facts = dict[str, NDArray[Any]]
+"""What ``Rollout.info`` tells of the running episodes, with a leading axis n."""
+
+
+class Policy(ABC):
     """Something that acts in a batch of episodes."""
 
     name: str
 
-    def begin(self, episode: int, seed: int) -> None:
-        """Episode number ``episode`` is about to start; all that is random in it comes from ``seed``."""
+    def check(self, observation: gym.Space[Any], action: gym.Space[Any]) -> None:  # noqa: B027 - many fit any
+        """Checks that the policy fits an environment.
 
-    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
-        """Actions ``(n, ...)`` for the observations ``(n, ...)`` of the running ``episodes``."""
+        Raises:
+            ValueError: if it does not; the message says what to choose.
+        """
 
+    def begin(self, episode: int, seed: int, start: Start) -> None:  # noqa: B027 - many keep nothing
+        """Episode number ``episode`` is about to begin from ``start``; all that is random in it comes from ``seed``."""
 
-class RandomPolicy:
-    """Actions drawn evenly from the action space, from one generator an episode."""
+    @abstractmethod
+    def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> Any:
+        """Members of the batched action space for the observations ``(n, ...)`` and facts of the running ``episodes``."""
 
-    name = "random"
-
-    def __init__(self, space: gym.Space[Any]) -> None:
-        if not isinstance(space, (gym.spaces.Discrete, gym.spaces.Box)):
-            raise ValueError(f"The random policy acts in Discrete and Box spaces, not in {space}; choose action_set nav-4, nav-8 or box.")
-        self.space = space
-        self._rngs: dict[int, np.random.Generator] = {}
-
-    def begin(self, episode: int, seed: int) -> None:
-        """Seeds the episode's generator."""
-        self._rngs[episode] = np.random.default_rng([seed, 17])
-
-    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
-        """One draw for each episode."""
-        if isinstance(self.space, gym.spaces.Discrete):
-            return np.array([self._rngs[e].integers(self.space.start, self.space.start + self.space.n) for e in episodes])
-        low, high = self.space.low, self.space.high
-        return np.stack([self._rngs[e].uniform(low, high).astype(np.float32) for e in episodes])
+    def close(self) -> None:  # noqa: B027 - many hold nothing
+        """Frees what the policy holds; may be called twice."""
 
 
-class AgentPolicy:
+class AgentPolicy(Policy):
     """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode.
 
     What it draws comes from one generator an episode, not from torch's global one as in ``policy.predict``: an episode is then the same whatever
@@ -81,7 +75,7 @@ class AgentPolicy:
                 f"{action}; choose the goal_obs, action_set and frames that it was trained with."
             )
 
-    def begin(self, episode: int, seed: int) -> None:
+    def begin(self, episode: int, seed: int, start: Start) -> None:
         """Seeds the episode's generator; a recurrent policy forgets."""
         self._rngs[episode] = np.random.default_rng([seed, 19])
         if self.agent.recurrent:
@@ -89,7 +83,7 @@ class AgentPolicy:
             nothing = torch.zeros(lstm.num_layers, 1, lstm.hidden_size, device=self.agent.policy.device)
             self._states[episode] = (nothing, nothing)
 
-    def act(self, observation: Observation, episodes: Sequence[int]) -> NDArray[Any]:
+    def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> NDArray[Any]:
         """The policy's actions."""
         policy = self.agent.policy
         shown = {k: torch.as_tensor(np.ascontiguousarray(v), device=policy.device) for k, v in channels_first(observation).items()}
@@ -183,7 +177,8 @@ def play(
     start_indices: Sequence[int],
     *,
     seed: int = 0,
-    keep_frames: int = 0,
+    keep_frames: int | Collection[int] = 0,
+    only: Collection[int] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> list[Played]:
     """Plays one episode from each start; a free slot takes the next start at once.
@@ -194,16 +189,18 @@ def play(
         policy: who acts.
         start_indices: starts of the rollout's bank.
         seed: episode ``i`` draws everything random from ``(seed, i)``, whatever slot it is played in.
-        keep_frames: keep the frames of the first so many episodes.
+        keep_frames: keep the frames of the first so many episodes, or of those with these numbers.
+        only: play the episodes with these numbers alone, each as it would be among all.
         progress: told about finished episodes.
 
     Raises:
         ValueError: if the policy does not fit the environment.
     """
-    if isinstance(policy, AgentPolicy):
-        policy.check(rollout.observation_space, action_set.space)
+    policy.check(rollout.observation_space, action_set.space)
     total = len(start_indices)
-    waiting, running = list(range(total)), dict[int, int]()  # running: slot -> episode
+    kept = range(keep_frames) if isinstance(keep_frames, int) else keep_frames
+    chosen = [episode for episode in range(total) if only is None or episode in only]
+    waiting, running = list(chosen), dict[int, int]()  # running: slot -> episode
     poses: dict[int, list[NDArray[np.float64]]] = {}
     actions: dict[int, list[NDArray[np.float32]]] = {}
     frames: dict[int, list[NDArray[np.uint8]]] = {}
@@ -218,13 +215,13 @@ def play(
             running |= begun
             observed, facts = rollout.observe(free), rollout.info(free)
             for i, episode in enumerate(begun.values()):
-                policy.begin(episode, seed * 1_000_003 + episode)
+                policy.begin(episode, seed * 1_000_003 + episode, rollout.bank[start_indices[episode]])
                 poses[episode], actions[episode] = [facts["pose"][i]], []
-                if episode < keep_frames:
+                if episode in kept:
                     frames[episode] = [observed["image"][i]]
         slots = sorted(running)
         episodes = [running[slot] for slot in slots]
-        nav = action_set.batch_to_nav(policy.act(rollout.observe(slots), episodes), len(slots))
+        nav = action_set.batch_to_nav(policy.act(rollout.observe(slots), rollout.info(slots), episodes), len(slots))
         outcome = rollout.advance(slots, nav)
         observed, facts = rollout.observe(slots), rollout.info(slots)
         failed = rollout.failed(slots)
@@ -249,5 +246,5 @@ def play(
                     actions=np.stack(actions[episode]),
                     frames=np.stack(frames[episode]) if episode in frames else None,
                 )
-                progress(len(done), total)
-    return [done[episode] for episode in range(total)]
+                progress(len(done), len(chosen))
+    return [done[episode] for episode in chosen]

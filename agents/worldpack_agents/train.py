@@ -1,17 +1,18 @@
 """Training of a navigation agent in imagined or real environments.
 
-Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl`` and
-TensorBoard's ``tensorboard/``. The same command started again continues from the newest checkpoint; see :class:`SegmentCheckpoints` for
-what is equal then.
+Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl``,
+TensorBoard's ``tensorboard/``, and with ``eval_every`` also ``evaluation.jsonl`` and ``best/step_*/``. The same command started again continues from
+the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,9 +20,10 @@ from typing import Annotated, Any, Final
 import gymnasium as gym
 import torch
 import tyro
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
-from worldpack_agents.callbacks import CurveWriter, ProgressBar, SegmentCheckpoints, StopOnSignal, restore_statistics
+from worldpack_agents.callbacks import CurveWriter, Lessons, ProgressBar, SegmentCheckpoints, StopOnSignal, restore_statistics
 from worldpack_agents.checkpoints import (
     CONFIG,
     POLICY,
@@ -31,7 +33,9 @@ from worldpack_agents.checkpoints import (
     space_to_dict,
     write_run_config,
 )
+from worldpack_agents.curriculum import CurriculumConfig, lesson_bank, lessons_of, make_teacher
 from worldpack_agents.env_config import EnvConfig, Where, make_envs
+from worldpack_agents.eval_callback import EvalCallback
 from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_agents.vec_env import SB3VecEnv
 from worldpack_model.checkpoint import CheckpointError, resolve_device
@@ -99,8 +103,12 @@ class TrainAgentConfig:
     """PPO's settings."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Size of the networks."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    """Which tasks lead to the one that is wanted."""
     num_envs: int = 16
     """Episodes played at the same time."""
+    real_envs: int = 0
+    """Of those, when training in imagination: so many are played in the engine, to learn from both."""
     total_steps: int = 100_000
     """Env steps to train for, all slots together; rounded up to whole updates."""
     seed: int = 0
@@ -109,6 +117,12 @@ class TrainAgentConfig:
     """Least number of env steps between two checkpoints; each begins new episodes in all slots."""
     keep_checkpoints: int = 3
     """How many checkpoints stay on disk."""
+    eval_every: int = 0
+    """Env steps between evaluations on validation starts of the task itself; 0 for none."""
+    eval_episodes: int = 20
+    """Episodes of each."""
+    eval_in: tuple[Where, ...] = ("real",)
+    """Where: real, imagined, or both. The agent that does best in the first is kept in best/."""
     policy_device: str = "cpu"
     """Where the policy runs: cpu, cuda or auto; small policies are fastest on the CPU."""
     progress: bool = True
@@ -120,16 +134,24 @@ class TrainAgentConfig:
         Raises:
             ValueError: if one is out of bounds; the message names it.
         """
-        for name in ("num_envs", "total_steps", "checkpoint_every", "keep_checkpoints"):
+        for name in ("num_envs", "total_steps", "checkpoint_every", "keep_checkpoints", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.num_envs * self.ppo.n_steps < 2:
             raise ValueError("An update needs at least two transitions; raise num_envs or n_steps.")
+        if not 0 <= self.real_envs < self.num_envs or (self.real_envs and self.where == "real"):
+            raise ValueError(
+                f"real_envs must be at least 0 and below num_envs, in imagination, not {self.real_envs} of {self.num_envs} ({self.where})."
+            )
+        if self.eval_every < 0 or not self.eval_in:
+            raise ValueError(f"eval_every must be at least 0 and eval_in name a place, not {self.eval_every} and {self.eval_in}.")
+        if self.curriculum.teacher != "none":
+            lessons_of(self.curriculum, self.env)
         if self.seed < 0:
             raise ValueError(f"seed must not be below 0, got {self.seed}.")
 
 
-_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device")
+_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device", "eval_every", "eval_episodes", "eval_in")
 """Settings that do not decide the result and may differ when a run is continued."""
 
 
@@ -173,19 +195,37 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         if newest is not None and int(newest[1]["steps"]) >= config.total_steps:
             log.info("%s is finished (%d steps).", config.out, newest[1]["steps"])
             return TrainResult(run=config.out, steps=int(newest[1]["steps"]), finished=True)
-        own = make_envs(config.env, config.where, num_envs=config.num_envs) if env is None else None
+        world_model, own = None, None
+        if env is None:
+            world_model, own = _open(config)
+        elif config.curriculum.teacher != "none":
+            raise ValueError("A curriculum chooses the environment's starts, so none can be given; leave env out.")
         envs = SB3VecEnv(env if env is not None else own)  # type: ignore[arg-type]
         if envs.num_envs != config.num_envs:
             raise ValueError(f"The given environment has {envs.num_envs} slots, the config says {config.num_envs}; make them equal.")
         try:
             _claim(config, envs)
-            return _train(config, envs, newest)
+            return _train(config, envs, newest, world_model)
         finally:
             if own is not None:
                 own.close()
 
 
-def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[str, Any]] | None) -> TrainResult:
+def _open(config: TrainAgentConfig) -> tuple[Any, gym.vector.VectorEnv[Any, Any, Any]]:
+    """The world model (None in the engine) and the environments; with a curriculum their starts are all lessons'."""
+    from worldpack_env.imagination import load_world_model
+
+    env = config.env
+    imagined = config.where == "imagined"
+    model = load_world_model(env.model, device=env.device, precision=env.precision) if imagined else None
+    if config.curriculum.teacher == "none":
+        return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, real_envs=config.real_envs)
+    frame_size = model.config.frame_size if model is not None else (64, 64)
+    bank = lesson_bank(lessons_of(config.curriculum, env), env, frame_size)
+    return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, starts=bank, real_envs=config.real_envs)
+
+
+def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[str, Any]] | None, world_model: Any) -> TrainResult:
     model = build(config, envs)
     steps = 0
     if newest is not None:
@@ -200,13 +240,39 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
     writers: list[KVWriter] = [TensorBoardOutputFormat(str(config.out / "tensorboard")), CurveWriter(config.out / "curve.jsonl", from_step=steps)]
     model.set_logger(Logger(str(config.out), writers))
     bar = ProgressBar(config.total_steps) if config.progress else None
+    callbacks: list[BaseCallback] = []
+    more: Callable[[], dict[str, Any]] = dict
+    if config.curriculum.teacher != "none":
+        lessons = lessons_of(config.curriculum, config.env)
+        teacher = make_teacher(config.curriculum, len(lessons))
+        if newest is not None:
+            teacher.load(newest[1]["curriculum"])
+        bank = envs.get_attr("rollout")[0].bank
+        chosen = Lessons(teacher, [lesson.name for lesson in lessons], bank.parts, total_steps=config.total_steps)
+        chosen.choose(envs, steps)
+        callbacks.append(chosen)
+        more = lambda: {"curriculum": teacher.state()}  # noqa: E731
+    if config.eval_every:
+        recurrent = config.algorithm == "recurrent-ppo"
+        callbacks.append(
+            EvalCallback(
+                config.out,
+                config.env,
+                config.eval_in,
+                every=config.eval_every,
+                episodes=config.eval_episodes,
+                recurrent=recurrent,
+                from_step=steps,
+                model=world_model,
+            )
+        )
     with StopOnSignal() as stop:
-        saver = SegmentCheckpoints(config.out, seed=config.seed, every=config.checkpoint_every, keep=config.keep_checkpoints, stop=stop)
+        saver = SegmentCheckpoints(config.out, seed=config.seed, every=config.checkpoint_every, keep=config.keep_checkpoints, stop=stop, more=more)
         saver.init_callback(model)
         saver.begin_segment(saved=newest is not None)
         try:
-            callbacks = [saver, *([bar] if bar else [])]
-            model.learn(config.total_steps - steps, callback=callbacks, reset_num_timesteps=False)
+            # the saver last of those that decide: what it saves is what the others saw
+            model.learn(config.total_steps - steps, callback=[*callbacks, saver, *([bar] if bar else [])], reset_num_timesteps=False)
         finally:
             if bar is not None:
                 bar.close()
@@ -247,7 +313,8 @@ def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     data = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
     # another device or precision gives the same task
     data["env"] = {k: v for k, v in data["env"].items() if k not in ("device", "precision")}
-    return data
+    plain: dict[str, Any] = json.loads(json.dumps(data))  # tuples as the lists that they are in the file
+    return plain
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -263,7 +330,9 @@ def _check_claim(config: TrainAgentConfig) -> None:
         if (config.out / "checkpoints").exists():
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
-    old, new = _flat(read_run_config(config.out)["config"]), _flat(deciding(config))
+    # runs from before there were curricula and mixtures had none
+    since = {"curriculum": asdict(CurriculumConfig()), "real_envs": 0}
+    old, new = _flat(json.loads(json.dumps(since)) | read_run_config(config.out)["config"]), _flat(deciding(config))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:
         told = "; ".join(f"{k} is {old.get(k)} there and {new.get(k)} here" for k in changed)

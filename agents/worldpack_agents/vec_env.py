@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 Observation = dict[str, NDArray[Any]]
 
-ALWAYS: Final = ("is_success", "model_failure")
+ALWAYS: Final = ("is_success", "model_failure", "start_index")
 """Keys of an episode's last info that are passed on where the environment gives them."""
 
 

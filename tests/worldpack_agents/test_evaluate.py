@@ -81,11 +81,15 @@ def test_a_replay_that_imagination_loses_says_so_and_stands_still() -> None:
 
 def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
     save_model(WorldPack(PRESETS["debug"]).eval(), tmp_path / "model")
-    config = BenchSpeedConfig(model=str(tmp_path / "model"), slots=(2,), evaluations=(1,), history=3, repeats=3, out=tmp_path / "speed.json")
+    config = BenchSpeedConfig(
+        model=str(tmp_path / "model"), slots=(2,), evaluations=(1,), history=3, repeats=3, out=tmp_path / "speed.json", picture=tmp_path / "roof.png"
+    )
     report = bench_speed(config)
     row = report["rows"][0]
     assert row["env_steps_per_second"] == pytest.approx(2000 / row["ms_per_step"])
     assert row["ms_predict_alone"] > 0
+    assert row["gflops_per_env_step"] > 0 and row["gigabytes_per_env_step"] > 0 and report["memory_gigabytes_per_second"] > 0
+    assert (tmp_path / "roof.png").stat().st_size > 5000
     parts = report["parts_of_a_prediction"]["share_of_time"]
     assert list(parts) == ["retrieval", "motion", "context", "evaluations", "decoder", "everything else"]
     assert sum(parts.values()) == pytest.approx(1)

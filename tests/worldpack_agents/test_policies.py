@@ -9,11 +9,14 @@ from gymnasium import spaces
 
 from tests.worldpack_agents.agent_fakes import SIZE, quadrants
 from tests.worldpack_agents.test_train import small
+from tests.worldpack_env.fakes import make_start
 from worldpack_agents.checkpoints import LoadedAgent, load_agent, space_from_dict, space_to_dict
 from worldpack_agents.policies import NavFeatures, PolicyConfig, algorithm_class, goal_numbers
 from worldpack_agents.rollouts import AgentPolicy
 from worldpack_agents.train import train_agent
 from worldpack_model.checkpoint import CheckpointError
+
+START = make_start()
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +72,9 @@ def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
 
     def drawn(episodes: list[int], rows: list[int]) -> list[int]:
         for episode in episodes:
-            policy.begin(episode, 100 + episode)
+            policy.begin(episode, 100 + episode, START)
         shown = {k: v[rows] for k, v in look(4).items()}
-        return [int(a) for _ in range(12) for a in policy.act(shown, episodes)]
+        return [int(a) for _ in range(12) for a in policy.act(shown, {}, episodes)]
 
     torch.manual_seed(0)
     first = drawn([3], [1])
@@ -86,7 +89,7 @@ def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
 def test_drawn_actions_follow_the_policys_probabilities(agent: LoadedAgent) -> None:
     policy = AgentPolicy(agent, deterministic=False)
     probabilities = np.array([[0.0, 0.7, 0.3, 0.0]])
-    policy.begin(0, 5)
+    policy.begin(0, 5, START)
     counts = np.bincount([policy._choose(probabilities, [0])[0] for _ in range(2000)], minlength=4) / 2000
     assert counts[0] == 0.0 == counts[3]
     assert counts[1] == pytest.approx(0.7, abs=0.04)
@@ -96,9 +99,9 @@ def test_the_likeliest_action_is_that_of_stable_baselines(agent: LoadedAgent) ->
     shown = look(6)
     policy = AgentPolicy(agent, deterministic=True)
     for episode in range(6):
-        policy.begin(episode, episode)
+        policy.begin(episode, episode, START)
     expected, _ = agent.policy.predict({"image": shown["image"].transpose(0, 3, 1, 2), "compass": shown["compass"]}, deterministic=True)
-    assert policy.act(shown, range(6)).tolist() == expected.tolist()
+    assert policy.act(shown, {}, range(6)).tolist() == expected.tolist()
 
 
 def test_an_agent_of_another_task_is_refused(agent: LoadedAgent) -> None:

@@ -1,26 +1,27 @@
 """Episodes from chosen starts: nothing depends on the number of slots, numbers are literal."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests.worldpack_env.fakes import SIZE, CountingSimulator, make_bank
+from worldpack_agents.baselines import RandomPolicy
 from worldpack_agents.evaluate import summarise
-from worldpack_agents.rollouts import Played, RandomPolicy, play
+from worldpack_agents.rollouts import Facts, Played, Policy, play
 from worldpack_env.actions import make_action_set
 from worldpack_env.rollout import Rollout
 from worldpack_env.tasks import make_task
 
 
-class Forward:
+class Forward(Policy):
     """Always walks."""
 
     name = "forward"
 
-    def begin(self, episode: int, seed: int) -> None:
-        pass
-
-    def act(self, observation: dict[str, np.ndarray], episodes: list[int]) -> np.ndarray:
-        assert len(observation["image"]) == len(episodes)
+    def act(self, observation: dict[str, Any], facts: Facts, episodes: Sequence[int]) -> np.ndarray:
+        assert len(observation["image"]) == len(episodes) == len(facts["pose"])
         return np.full(len(episodes), 3)
 
 

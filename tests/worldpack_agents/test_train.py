@@ -204,3 +204,13 @@ def test_signals_are_given_back_after_training(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 0
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_an_agent_can_learn_from_imagined_and_real_episodes_together(tmp_path: Path) -> None:
+    config = small(tmp_path, env=EnvConfig(nav_range=5, num_starts=2), num_envs=4, real_envs=3, total_steps=64)
+    assert train_agent(config).steps == 64
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["real_envs"] == 3
+    with pytest.raises(ValueError, match="real_envs must be at least 0 and below num_envs, in imagination, not 4 of 4"):
+        small(tmp_path, num_envs=4, real_envs=4)
+    with pytest.raises(ValueError, match="1 of 8 \\(real\\)"):
+        small(tmp_path, where="real", real_envs=1)

@@ -115,3 +115,24 @@ def test_wrong_batch_length() -> None:
 def test_unknown_set_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'nav-4'"):
         make_action_set("nav4")
+
+
+def test_the_nearest_choice_of_an_action_that_a_set_has_is_that_action() -> None:
+    for name in ("nav-4", "nav-8"):
+        chosen = make_action_set(name)
+        assert isinstance(chosen, DiscreteActions)
+        assert chosen.nearest(chosen.table).tolist() == list(range(len(chosen.labels)))
+    box, rng = make_action_set("box"), np.random.default_rng(0)
+    given = rng.uniform(-1, 1, (50, 5)).astype(np.float32)
+    nav = box.batch_to_nav(given, 50)
+    assert np.allclose(box.batch_to_nav(box.nearest(nav), 50), nav)
+    minerl = make_action_set("minerl")
+    assert np.array_equal(minerl.batch_to_nav(minerl.nearest(nav), 50), nav)
+
+
+def test_an_action_that_a_set_lacks_becomes_the_most_like_it() -> None:
+    nav = np.zeros((3, 9), np.float32)
+    nav[0, [0, 4]], nav[0, 8] = 1, 20.0  # forward, jump, and a turn: keys count more
+    nav[1, 8] = -40.0
+    nav[2, 2], nav[2, 4] = 1, 1  # left and jump
+    assert make_action_set("nav-4").nearest(nav).tolist() == [0, 1, 0]

@@ -234,3 +234,15 @@ def test_lists_that_are_no_bank() -> None:
         make_bank()[5]
     with pytest.raises(IndexError):
         make_bank()[-1]
+
+
+def test_joined_banks_are_one_after_the_other() -> None:
+    short, long = make_bank("AB", 2), make_bank("ABA", 3)
+    both = StartBank.joined([short, long])
+    assert (len(both), both.parts, both.loop, both.mixed, both.nav_range) == (5, (2, 3), "ABA", True, 5)
+    assert [both[i] for i in range(5)] == [short[0], short[1], long[0], long[1], long[2]]
+    assert not StartBank.joined([long, long]).mixed
+    with pytest.raises(ValueError, match="share one engine"):
+        StartBank.joined([])
+    with pytest.raises(ValueError, match="joined from 2 others"):
+        both.save("nowhere")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -193,3 +195,19 @@ def test_what_tasks_refuse() -> None:
         make_task("gto")
     with pytest.raises(ValueError, match="no goal observation named 'compas'.*compass"):
         GoalView("compas", (40, 40))
+
+
+def test_starts_of_shorter_loops_are_walked_as_what_they_are() -> None:
+    task = LoopNav("ABCA", shorter=True)
+    short, long = make_start(goals=((0.0, 5.0),)), make_start(goals=((0.0, 5.0), (5.0, 5.0), (0.0, 0.0)))
+    state = task.begin([short, long])
+    assert state.count.tolist() == [1, 3]
+    assert state.goals[0].tolist() == [[0, 64, 5]] * 3, "padded with its last goal"
+    there = np.array([[0.0, 64, 4, 0, 0], [0.0, 64, 4, 0, 0]])
+    state, step = task.step(state, there)
+    assert step.success.tolist() == step.terminated.tolist() == [True, False]
+    assert step.reward == pytest.approx([0.1 * 4 + 1.0 - 0.01] * 2), "a goal is worth the same in both"
+    assert state.target()[1].tolist() == [5, 64, 5]
+    assert task.shortest(replace(short, shortest=5.0)) == GoTo().shortest(replace(short, shortest=5.0))
+    home = task.begin([replace(make_start(goals=((0.0, 5.0), (0.0, 0.0))), mode="turn")])
+    assert home.subgoal.tolist() == [1], "only the way home is left"

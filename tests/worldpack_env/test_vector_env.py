@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from worldpack_env.env import NavEnv
 from worldpack_env.imagination import Imagination
 from worldpack_env.rollout import FAILURES_TOLERATED, Rollout, SimulatorFailedError
 from worldpack_env.starts import Start, StartBank
-from worldpack_env.tasks import make_task
+from worldpack_env.tasks import default_step_limit, make_task
 from worldpack_env.vector_env import NavVectorEnv
 
 MODES = list(AutoresetMode)
@@ -556,3 +557,24 @@ def test_tensors_say_what_arrays_say(mode: AutoresetMode, goal_obs: str) -> None
     assert all(torch.equal(value, copied[key]) for given, copied in kept for key, value in given.items()), "what was given out stays"
     assert equal(as_arrays(tensors.restore(saved[1])), arrays.restore(saved[0]))
     assert [picture.shape for picture in tensors.render() or ()] == [arrays.rollout.picture(0).shape] * 3
+
+
+def test_odds_say_where_episodes_begin_and_each_start_has_its_own_limit() -> None:
+    banks = [make_bank("AB", 2), StartBank.from_starts([replace(make_start(seed=9, goals=((0.0, 90.0),)), nav_range=50)], loop="AB")]
+    rollout = Rollout(CountingSimulator(3), make_task("goto"), StartBank.joined(banks), goal_obs="none")
+    env = NavVectorEnv(rollout, make_action_set("nav-4"))
+    env.set_odds([0.0, 0.0, 1.0])
+    _, info = env.reset(seed=0)
+    assert info["start_index"].tolist() == [2, 2, 2]
+    env.set_odds([0.0, 1.0, 0.0])
+    _, info = env.reset(seed=0)
+    assert info["start_index"].tolist() == [1, 1, 1]
+    env.set_odds(None)
+    drawn = np.concatenate([env.reset(seed=seed)[1]["start_index"] for seed in range(0, 60, 3)])
+    assert set(drawn) == {0, 1, 2}
+    limits = [default_step_limit("AB", nav_range=reach) for reach in (5, 50)]
+    _, info = env.reset(seed=0, options={"start_index": [0, 2, 2]})
+    assert rollout._now["limit"].tolist() == [limits[0], limits[1], limits[1]]
+    for bad in ([1.0, 1.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0], [np.nan, 1.0, 1.0]):
+        with pytest.raises(ValueError, match="odds are"):
+            env.set_odds(bad)

@@ -87,6 +87,7 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
 
     Raises:
         ValueError: if there is no such engine.
+        TypeError: if its class lacks a part of the :class:`World` protocol.
         BackendUnavailable: if it cannot run here; the message says what to install.
     """
     import difflib
@@ -98,4 +99,7 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
     module, _, attribute = WORLDS[name].partition(":")
     world: World = getattr(importlib.import_module(module), attribute)(frame_size=frame_size)
+    missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
+    if missing:
+        raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
     return world

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from worldpack_env import worlds
 from worldpack_env.worlds import Surface, World, make_world, terrain, voxel
 from worldpack_env.worlds.voxel import VoxelWorld
 from worldpack_model.geometry import KEYS, TICKS_PER_STEP, WALK_BLOCKS_PER_TICK
@@ -415,3 +416,20 @@ def test_a_closed_world_says_so() -> None:
             call()
     with pytest.raises(ValueError, match="frame_size is"):
         VoxelWorld((2, 64))
+
+
+class _OldWorld:
+    """An engine of a user's from before worlds told which blocks are solid."""
+
+    name, frame_size = "old", (64, 64)
+
+    def __init__(self, frame_size: tuple[int, int]) -> None:
+        self.frame_size = frame_size
+
+    reset = step = surface = close = lambda self: None
+
+
+def test_a_world_that_lacks_a_part_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(worlds.WORLDS, "old", f"{__name__}:_OldWorld")
+    with pytest.raises(TypeError, match=r"'old' .* has no solid; see worldpack_env.worlds.World"):
+        make_world("old")

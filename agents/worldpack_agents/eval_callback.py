@@ -1,0 +1,101 @@
+"""Evaluation while an agent learns: on held-out starts of the task itself, in the engine and in imagination, and the best agent so far is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from worldpack_agents.callbacks import read_curve
+from worldpack_agents.checkpoints import BEST, LoadedAgent, newest_checkpoint, write_checkpoint
+from worldpack_agents.env_config import EnvConfig, Where
+from worldpack_agents.evaluate import summarise
+from worldpack_agents.rollouts import AgentPolicy, open_rollout, play
+from worldpack_env.actions import ActionSet
+from worldpack_env.rollout import Rollout
+
+FILE = "evaluation.jsonl"
+
+
+class EvalCallback(BaseCallback):
+    """Every so many env steps, plays the agent (likeliest actions) and appends a line for each place to ``evaluation.jsonl``.
+
+    Training is the same with and without it: the episodes have environments and sources of chance of their own. The agent with the most success in
+    the first place (of equals the one with the greater return) is kept in ``best/``.
+    """
+
+    def __init__(
+        self, run: Path, env: EnvConfig, where: Sequence[Where], *, every: int, episodes: int, recurrent: bool, from_step: int, model: Any = None
+    ) -> None:
+        """Prepares the callback.
+
+        Args:
+            run: the run folder.
+            env: the task; its starts are taken from the validation split.
+            where: ``real``, ``imagined``, or both.
+            every: env steps between evaluations.
+            episodes: how many starts are played.
+            recurrent: whether the policy carries a state.
+            from_step: where training goes on; later lines are dropped, they will be made again.
+            model: a loaded ``WorldPack`` to imagine with, None loads the task's.
+        """
+        super().__init__()
+        self._run, self._where, self._every, self._episodes, self._recurrent = run, tuple(where), every, episodes, recurrent
+        self._env, self._model, self._last = env.with_split("val", num_starts=episodes), model, from_step
+        self._open: dict[Where, tuple[Rollout, ActionSet]] = {}
+        lines = [line for line in read_curve(run / FILE) if line["step"] <= from_step]
+        if lines:
+            (run / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        kept = newest_checkpoint(run, BEST)
+        self._best = (kept[1]["success"], kept[1]["return"]) if kept is not None and kept[1]["steps"] <= from_step else (-1.0, 0.0)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        steps = self.model.num_timesteps
+        if steps // self._every > self._last // self._every:
+            self._evaluate(steps)
+
+    def _on_training_end(self) -> None:
+        if self.model.num_timesteps > self._last:
+            self._evaluate(self.model.num_timesteps)
+        for rollout, _ in self._open.values():
+            rollout.close()
+        self._open.clear()
+
+    def _evaluate(self, steps: int) -> None:
+        self._last = steps
+        policy = self.model.policy
+        training = policy.training
+        policy.set_training_mode(False)
+        results = {}
+        for where in self._where:
+            rollout, actions = self._rollout(where)
+            agent = AgentPolicy(LoadedAgent(policy=policy, recurrent=self._recurrent, source=str(self._run), steps=steps, digest=""))
+            results[where] = summarise(play(rollout, actions, agent, range(self._episodes), seed=0))
+        policy.set_training_mode(training)
+        with (self._run / FILE).open("a") as file:
+            for where, result in results.items():
+                line = {"step": steps, "in": where, "length": result["steps"], **{key: result[key] for key in ("success", "return", "spl")}}
+                file.write(json.dumps(line) + "\n")
+                for key in ("success", "return", "spl"):
+                    self.logger.record(f"eval/{where}_{key}", result[key]["mean"])
+        first = results[self._where[0]]
+        score = (first["success"]["mean"], first["return"]["mean"])
+        if score > self._best:
+            self._best = score
+            about = {"in": self._where[0], "success": score[0], "return": score[1]}
+            write_checkpoint(
+                self._run, steps, lambda path: self.model.save(path, exclude=["_last_obs", "_last_original_obs"]), about, keep=1, into=BEST
+            )
+
+    def _rollout(self, where: Where) -> tuple[Rollout, ActionSet]:
+        if where not in self._open:
+            bank = next((rollout.bank for rollout, _ in self._open.values()), None)
+            model = self._model if where == "imagined" else None
+            self._open[where] = open_rollout(self._env, where, min(16, self._episodes), starts=bank, model=model)
+        return self._open[where]

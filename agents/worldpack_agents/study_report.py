@@ -1,0 +1,93 @@
+"""study.html: what a study found, on one page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from worldpack_agents import figures
+from worldpack_agents.intervals import Interval
+from worldpack_agents.report import cell, table, write_page
+
+_COLOURS: Final = ("dream", "engine", "third", "ink")
+_STYLES: Final = ("-", "--", ":", "-.")
+
+
+def study_rows(report: dict[str, Any]) -> list[list[str]]:
+    """The findings as text: condition, success, its inter-quartile mean, SPL, and success over that of the condition compared with."""
+    over = {d["condition"]: Interval(**d["success"]).text(percent=True) for d in report["differences"]}
+    return [
+        [
+            name,
+            Interval(**found["success"]["mean"]).text(percent=True),
+            Interval(**found["spl"]["mean"]).text(),
+            Interval(**found["spl"]["iqm"]).text(),
+            over.get(name, ""),
+        ]
+        for name, found in report["conditions"].items()
+    ]
+
+
+def write_study_report(report: dict[str, Any], path: Path) -> None:
+    """Writes the page."""
+    study = report["study"]
+    conditions = report["conditions"]
+    charts = [
+        ("Success in the engine", [(c, Interval(**v["success"]["mean"])) for c, v in conditions.items()]),
+        ("SPL, inter-quartile mean", [(c, Interval(**v["spl"]["iqm"])) for c, v in conditions.items()]),
+    ]
+    heads = ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success over {html.escape(study['against'])}"]
+    rows = [f"<th>{html.escape(name)}</th>" + "".join(cell(text) if text else "<td></td>" for text in texts) for name, *texts in study_rows(report)]
+    small = "<p><b>This is the small version, which shows that everything works and nothing else.</b></p>" if report["smoke"] else ""
+    picture = figures.condition_chart(charts, name="found", percent=[True, False])
+    body = [
+        small,
+        f"<section><h2>In the engine, on held-out worlds</h2><div class='chart'>{picture}</div>{table(heads, rows)}</section>",
+        _learning(report),
+        _profile(report),
+    ]
+    episodes = len(report["cells"][0]["success"])
+    lead = f"{html.escape(study['question'])} {len(study['seeds'])} seeds of each condition, {episodes} held-out starts each."
+    made = {"study": study, "intervals": report["interval"], **report["provenance"]}
+    write_page(path, title=study["title"], lead=lead, body="\n".join(body), made=made, data_file="study.json")
+
+
+def _learning(report: dict[str, Any]) -> str:
+    """Success in the evaluations of the training: mean over seeds, and the range from the least to the greatest seed."""
+    lines: dict[str, figures.Line] = {}
+    steps: list[float] = []
+    for number, name in enumerate(report["conditions"]):
+        runs = [[e for e in c["evaluations"] if e["in"] == "real"] for c in report["cells"] if c["condition"] == name]
+        shared = min((len(run) for run in runs), default=0)
+        if shared < 2:
+            continue
+        scores = np.array([[100 * e["success"]["mean"] for e in run[:shared]] for run in runs])
+        values = [Interval(float(v.mean()), float(v.min()), float(v.max()), len(v)) for v in scores.T]
+        lines[name] = (_COLOURS[number % 4], values, _STYLES[number // 4 % 4])
+        steps = max(steps, [e["step"] / 1000 for e in runs[0][:shared]], key=len)
+    if not lines:
+        return ""
+    chart = ("Success while learning", "% of validation episodes in the engine", lines)
+    picture = figures.line_charts([chart], x=steps, xlabel="thousand env steps of training", name="learning")
+    told = "Bands reach from the least to the greatest seed."
+    return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div></section>"
+
+
+def _profile(report: dict[str, Any]) -> str:
+    """Performance profiles (Dolan & Moré 2002): the share of episodes whose SPL is above a threshold."""
+    thresholds = np.linspace(0, 1, 41)
+
+    def share(values: Sequence[float]) -> list[Interval]:
+        above = [float((np.asarray(values) > t).mean()) for t in thresholds]
+        return [Interval(a, a, a, len(values)) for a in above]
+
+    lines: dict[str, figures.Line] = {}
+    for number, name in enumerate(report["conditions"]):
+        scores = [score for c in report["cells"] if c["condition"] == name for score in c["spl"]]
+        lines[name] = (_COLOURS[number % 4], share(scores), _STYLES[number // 4 % 4])
+    picture = figures.line_charts([("Performance profile", "share of episodes above", lines)], x=thresholds.tolist(), xlabel="SPL", name="profile")
+    return f"<section><h2>Not only the mean</h2><div class='chart narrow'>{picture}</div></section>"
