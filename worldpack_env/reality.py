@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start
-from worldpack_env.worlds import World, WorldView, make_world
+from worldpack_env.worlds import EpisodeLost, World, WorldView, make_world
 from worldpack_model.geometry import check_action
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Reality:
@@ -42,6 +46,7 @@ class Reality:
         self.num_slots, self.frame_size = num_slots, (int(frame_size[0]), int(frame_size[1]))
         self.name = world
         self.worlds: list[World] = []
+        self._last: dict[int, WorldView] = {}
         try:
             for _ in range(num_slots):
                 self.worlds.append(factory(world, frame_size=self.frame_size))
@@ -60,11 +65,19 @@ class Reality:
             if start.world != self.name:
                 raise ValueError(f"The start is of the engine {start.world!r}, this is {self.name!r}; use starts of the same engine.")
             views.append(self.worlds[slot].reset(start.seed, start.poses[-1]))
+            self._last[slot] = views[-1]
         return _join(views)
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
-        """Steps the engines of ``slots`` with ``actions (n, 9)``."""
-        return _join([self.worlds[slot].step(action) for slot, action in zip(slots, check_action(actions, "actions"), strict=True)])
+        """Steps the engines of ``slots`` with ``actions (n, 9)``; one that loses its episode has failed and shows its last view."""
+        failed = np.zeros(len(slots), np.bool_)
+        for row, (slot, action) in enumerate(zip(slots, check_action(actions, "actions"), strict=True)):
+            try:
+                self._last[slot] = self.worlds[slot].step(action)
+            except EpisodeLost as error:
+                LOGGER.warning("Slot %d lost its episode: %s", slot, error)
+                failed[row] = True
+        return replace(_join([self._last[slot] for slot in slots]), failed=failed)
 
     def snapshot(self, slots: Sequence[int]) -> Any:
         """Copies of the engines' states.

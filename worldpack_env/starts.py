@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.worlds import Surface, World, make_world
 from worldpack_model.config import lookup
 from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex
-from worldpack_model.geometry import check_action, check_pose
+from worldpack_model.geometry import ACTION_DIM, check_action, check_pose
 
 StartMode = Literal["spawn", "turn"]
 MODES: Final = ("spawn", "turn")
@@ -132,6 +132,35 @@ def start_from_episode(episode: Episode, *, loop: str, mode: StartMode = "spawn"
         mode=mode,
         goal_frames=episode.frames[np.concatenate([[0], *arrivals])] if known else None,
         shortest=shortest,
+    )
+
+
+def start_at(world: World, *, seed: int, pose: ArrayLike, goals: ArrayLike) -> Start:
+    """A start at a place that you know, for engines in which nothing can be planned (no ``surface``): one context frame, no goal pictures.
+
+    Args:
+        world: the engine; is reset.
+        seed: world seed.
+        pose: ``(5,)`` where the agent stands.
+        goals: ``(g, 3)`` feet positions in blocks, in order of visit: B for the loop AB; B, A for ABA. That they can be walked to
+            is yours to know.
+
+    Raises:
+        ValueError: if the engine has no such place, or the goals are no positions.
+        BackendUnavailable: if the engine fails.
+    """
+    view = world.reset(seed, pose)
+    points = np.array(goals, np.float64).reshape(-1, 3)
+    waypoints = np.concatenate([view.pose[None, :3], points])
+    away = np.abs(waypoints - waypoints[0])[:, [0, 2]].max()
+    return Start(
+        world=world.name,
+        seed=seed,
+        frames=view.frame[None].copy(),
+        poses=view.pose[None].copy(),
+        actions=np.zeros((0, ACTION_DIM), np.float32),
+        waypoints=waypoints,
+        nav_range=max(3, int(np.ceil(away))),
     )
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS: Final = {
     "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
-    "record": "record episodes in an engine, in LoopNav's layout",
+    "record": "record episodes in an engine, in LoopNav's layout; --import DIR takes recordings of VPT's form (mp4 + jsonl) instead",
     "train-model": "train a world model from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
     "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
     "bench": "measure the speed of imagination and of training in it, and what memory costs",
-    "doctor": "say what is installed, what is missing, and what to do",
+    "doctor": "say what is installed, what is missing, and what to do; doctor minerl: the same of MineRL",
 }
 
 
@@ -145,7 +145,21 @@ def _demo(words: Sequence[str]) -> None:
     _say(f"Report: {(config.out / 'report.html').resolve()}")
 
 
+def _import(words: Sequence[str]) -> None:
+    from worldpack_model.vpt import ImportConfig, import_recordings
+
+    config = _parse(
+        ImportConfig, ["--source" + word.removeprefix("--import") if word.partition("=")[0] == "--import" else word for word in words], "record"
+    )
+    with _Bars() as bars:
+        index = import_recordings(config, bars.tell)
+    _say(f"{len(index)} episodes, {index.frames} frames in {config.out}.")
+
+
 def _record(words: Sequence[str]) -> None:
+    if any(word.partition("=")[0] == "--import" for word in words):
+        _import(words)
+        return
     from worldpack_env.recorder import RecordConfig, record
 
     config = _parse(RecordConfig, words, "record")
@@ -375,25 +389,37 @@ def _info(words: Sequence[str]) -> None:
 def _doctor_minecraft(words: Sequence[str]) -> None:
     import tyro
 
-    from worldpack_agents.doctor import DoctorMinecraftConfig, doctor_minecraft, mend
+    from worldpack_agents.doctor_minecraft import DoctorMinecraftConfig, doctor_minecraft, next_command
 
     rows = doctor_minecraft(tyro.cli(DoctorMinecraftConfig, args=list(words), prog="worldpack doctor minecraft"), _say)
     _table(["minecraft needs", "found", "next command"], [list(row) for row in rows])
-    command = mend(rows)
+    command = next_command(rows)
     if command:
         raise ValueError(f"The minecraft world cannot run yet; run: {command}")
     _say("The minecraft world can run.")
 
 
-def _doctor(words: Sequence[str]) -> None:
-    if words and words[0] == "minecraft":
+def _doctor_of_world(words: Sequence[str]) -> None:
+    """Says what an engine needs, what of it is here, and which command to run next."""
+    if words[0] in ("-h", "--help"):
+        _say("usage: worldpack doctor [minecraft [--install] | minerl]")
+        return
+    if words[0] == "minecraft":
         _doctor_minecraft(words[1:])
         return
-    if words and words[0] in ("-h", "--help"):
-        _say("usage: worldpack doctor [minecraft [--install]]")
-        return
+    if list(words) != ["minerl"]:
+        raise ValueError(f"doctor takes the name of an engine that needs set-up (minecraft, minerl) or nothing, got {' '.join(words)!r}.")
+    from worldpack_agents.doctor_minerl import check_minerl, next_command
+
+    checks = check_minerl()
+    _table(["what", "found"], [[check.what, check.found] for check in checks], "minerl")
+    _say(f"Next: {next_command(checks)}")
+
+
+def _doctor(words: Sequence[str]) -> None:
     if words:
-        raise ValueError(f"doctor takes nothing, or `minecraft` and its options; got {' '.join(words)!r}.")
+        _doctor_of_world(words)
+        return
     from worldpack_env.worlds import WORLDS, make_world
     from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
     from worldpack_model.provenance import machine, versions

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 
 from tests.worldpack_env.fakes import NOISE, SEED, STEP, TURN, CountingWorld, FakeModel, make_start
 from worldpack_env.actions import make_action_set
@@ -14,6 +15,7 @@ from worldpack_env.imagination import Imagination, load_world_model
 from worldpack_env.reality import Reality
 from worldpack_env.simulator import Views
 from worldpack_env.starts import StartBank
+from worldpack_env.worlds import EpisodeLost, WorldView
 from worldpack_model.config import PRESETS
 from worldpack_model.world_model import WorldPack
 
@@ -239,3 +241,24 @@ def test_seed_pixel_tells_the_world() -> None:
     simulator = Reality("counting", 1, factory=counting)
     views = simulator.start([0], [make_start(seed=42)], [0])
     assert views.frames[0][SEED][0] == 42
+
+
+def test_an_episode_that_an_engine_loses_has_failed_on_its_last_view() -> None:
+    class Losing(CountingWorld):
+        def step(self, action: ArrayLike) -> WorldView:
+            if self.steps == 1 and self.seed == 3:
+                raise EpisodeLost("The player drowned.")
+            return super().step(action)
+
+    simulator = Reality("counting", 2, factory=lambda name, *, frame_size: Losing(frame_size))
+    simulator.start([0, 1], [make_start(seed=3), make_start(seed=4)], [0, 0])
+    actions = np.zeros((2, 9), np.float32)
+    before = simulator.step([0, 1], actions)
+    assert not before.failed.any()
+    after = simulator.step([0, 1], actions)
+    assert after.failed.tolist() == [True, False]
+    assert np.array_equal(after.frames[0], before.frames[0]) and np.array_equal(after.poses[0], before.poses[0])
+    assert not np.array_equal(after.frames[1], before.frames[1])
+    again = simulator.start([0], [make_start(seed=4)], [0])
+    assert not again.failed.any() and not simulator.step([0], actions[:1]).failed.any()
+    simulator.close()

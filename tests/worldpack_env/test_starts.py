@@ -14,7 +14,7 @@ import pytest
 from tests.worldpack_env.fakes import make_bank, make_start
 from tests.worldpack_env.recorder_world import RecorderWorld
 from worldpack_env.recorder import record_episode
-from worldpack_env.starts import Start, StartBank, start_from_episode
+from worldpack_env.starts import Start, StartBank, start_at, start_from_episode
 from worldpack_env.worlds import make_world
 from worldpack_env.worlds.paths import cell_of, find_path, goals_in_ring
 from worldpack_model.episodes import Episode, split_of, write_episode
@@ -234,6 +234,18 @@ def test_lists_that_are_no_bank() -> None:
         make_bank()[5]
     with pytest.raises(IndexError):
         make_bank()[-1]
+
+
+def test_a_start_at_a_place_that_is_known() -> None:
+    world = make_world("voxel")
+    pose = world.reset(6).pose
+    start = start_at(world, seed=6, pose=pose, goals=[pose[:3] + np.array([6.0, 0.0, -2.0]), pose[:3]])
+    assert start.frames.shape == (1, 64, 64, 3) and start.waypoints.shape == (3, 3) and start.nav_range == 6
+    assert start.shortest == pytest.approx(2 * np.hypot(6, 2)) and start.goal_frames is None
+    bank = StartBank.from_starts([start], loop="ABA")
+    assert bank[0] is start and bank.world == "voxel"
+    with pytest.raises(ValueError, match="outside the world"):
+        start_at(world, seed=6, pose=[999.0, 20.0, 0.0, 0.0, 0.0], goals=[[0.0, 0.0, 0.0]])
 
 
 def test_joined_banks_are_one_after_the_other() -> None:

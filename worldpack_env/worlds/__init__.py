@@ -16,6 +16,10 @@ class BackendUnavailable(RuntimeError):
     """A real engine cannot be used or stopped answering; the message says what to install or do."""
 
 
+class EpisodeLost(BackendUnavailable):
+    """An engine lost the episode that it was stepped in: the step did not happen, and a reset begins anew."""
+
+
 class WorldView(NamedTuple):
     """What an engine shows after a reset or a step."""
 
@@ -51,7 +55,11 @@ class World(Protocol):
         """Builds world ``seed`` and stands the player at ``pose`` (5,), at rest; None takes the world's own spawn."""
 
     def step(self, action: ArrayLike) -> WorldView:
-        """Holds ``action`` (9,) for ``TICKS_PER_STEP`` ticks; the camera turn is applied before the first tick."""
+        """Holds ``action`` (9,) for ``TICKS_PER_STEP`` ticks; the camera turn is applied before the first tick.
+
+        Raises:
+            EpisodeLost: if the engine lost the episode.
+        """
 
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to."""
@@ -74,6 +82,7 @@ class World(Protocol):
 WORLDS: dict[str, str] = {
     "voxel": "worldpack_env.worlds.voxel:VoxelWorld",
     "minecraft": "worldpack_env.worlds.minecraft:MinecraftWorld",
+    "minerl": "worldpack_env.worlds.minerl:MineRLWorld",
 }
 """Name -> ``module:class`` of every engine; imported only when made."""
 

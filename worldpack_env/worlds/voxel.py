@@ -222,14 +222,18 @@ class VoxelWorld:
 
     Args:
         frame_size: (height, width) of its frames in pixels.
+        ticks_per_step: game ticks of 50 ms that :meth:`step` holds its keys for.
 
     Raises:
-        ValueError: if a side of ``frame_size`` is out of range.
+        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick.
     """
 
     name: str = "voxel"
 
-    def __init__(self, frame_size: tuple[int, int] = (64, 64)) -> None:
+    def __init__(self, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> None:
+        if ticks_per_step < 1:
+            raise ValueError(f"ticks_per_step is {ticks_per_step}, expected at least 1.")
+        self.ticks_per_step = ticks_per_step
         self.frame_size: tuple[int, int] = raycast.check_size(frame_size)
         self._terrain: Terrain | None = None
         self._closed = False
@@ -265,7 +269,7 @@ class VoxelWorld:
         return self._view(False)
 
     def step(self, action: ArrayLike) -> WorldView:
-        """Turns the camera by ``action`` (9,), then holds its keys for ``TICKS_PER_STEP`` ticks of 50 ms.
+        """Turns the camera by ``action`` (9,), then holds its keys for ``ticks_per_step`` ticks of 50 ms.
 
         Raises:
             RuntimeError: before :meth:`reset` or after :meth:`close`.
@@ -278,7 +282,7 @@ class VoxelWorld:
         self._yaw = float(wrap_degrees(self._yaw + float(held[DYAW])))
         self._pitch = min(max(self._pitch + float(held[DPITCH]), -90.0), 90.0)
         yaw = math.radians(self._yaw)
-        blocked = _ticks(terrain.blocks, self._state, (held[:DPITCH] > 0.5).astype(np.float64), math.sin(yaw), math.cos(yaw), TICKS_PER_STEP)
+        blocked = _ticks(terrain.blocks, self._state, (held[:DPITCH] > 0.5).astype(np.float64), math.sin(yaw), math.cos(yaw), self.ticks_per_step)
         return self._view(bool(blocked))
 
     @property

@@ -25,7 +25,7 @@ def check_minecraft() -> list[Row]:
     return [_node(), _npm(), _packages(), _drawing()]
 
 
-def mend(rows: list[Row]) -> str:
+def next_command(rows: list[Row]) -> str:
     """The first command that has not been run yet; empty if all is there."""
     return next((command for _, _, command in rows if command), "")
 

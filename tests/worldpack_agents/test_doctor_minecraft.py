@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from worldpack_agents.cli import main
-from worldpack_agents.doctor import check_minecraft, mend
+from worldpack_agents.doctor_minecraft import check_minecraft, next_command
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def put(path: Path, text: str) -> None:
 
 
 def test_the_next_command_is_the_first_that_is_needed(bare: Path) -> None:
-    assert mend(check_minecraft()).startswith("sudo apt-get install -y nodejs npm")
+    assert next_command(check_minecraft()).startswith("sudo apt-get install -y nodejs npm")
     put(bare / "node", "echo v12.0.0")
     assert "12.0.0" in check_minecraft()[0][1]
     put(bare / "node", "echo v20.0.0")
     rows = check_minecraft()
     assert rows[0][2] == ""
-    assert mend(rows) == "sudo apt-get install -y npm"
+    assert next_command(rows) == "sudo apt-get install -y npm"
     put(bare / "npm", "exit 1")
-    assert mend(check_minecraft()) == "worldpack doctor minecraft --install"
+    assert next_command(check_minecraft()) == "worldpack doctor minecraft --install"
 
 
 def test_the_command_fails_with_the_next_command(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,5 +41,5 @@ def test_the_command_fails_with_the_next_command(bare: Path, capsys: pytest.Capt
     assert main(["doctor", "minecraft", "--install"]) == 2
     assert "cannot be installed: there is no `node` on PATH" in capsys.readouterr().err
     assert main(["doctor", "mincraft"]) == 2
-    assert "doctor takes nothing, or `minecraft`" in capsys.readouterr().err
+    assert "doctor takes the name of an engine" in capsys.readouterr().err
     assert main(["doctor", "--help"]) == 0
