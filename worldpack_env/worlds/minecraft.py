@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldpack_env.worlds import BackendUnavailable, Surface, WorldView, node_packages
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, WorldView, node_packages
 from worldpack_env.worlds.mesh_renderer import GROUPS, QUAD_BYTES, VIEW_DISTANCE, MeshRenderer
 from worldpack_env.worlds.node_process import NodeProcess
 from worldpack_env.worlds.paths import find_spawn
@@ -132,7 +132,7 @@ class MinecraftWorld:
         Raises:
             RuntimeError: before :meth:`reset` or after :meth:`close`.
             ValueError: if the action is malformed.
-            BackendUnavailable: if the Node process fails; the next reset starts another one.
+            EpisodeLost: if the Node process fails; the next reset starts another one.
         """
         self._ready()
         held = check_action(action)
@@ -145,7 +145,7 @@ class MinecraftWorld:
         told = self._array(payload, "<f8", 9)
         if not np.isfinite(told).all():
             self._forget()
-            raise BackendUnavailable(f"The Node process of the minecraft world gave a state that is not finite: {told.tolist()}; call reset().")
+            raise EpisodeLost(f"The Node process of the minecraft world gave a state that is not finite: {told.tolist()}; call reset().")
         self._state[:] = told[:8]
         return self._view(bool(told[8]))
 
@@ -260,7 +260,7 @@ class MinecraftWorld:
             self._forget()
             assert self._process is not None
             self._process.close()
-            raise BackendUnavailable(f"The Node process of the minecraft world sent {len(payload)} bytes, expected {expected}; call reset().")
+            raise EpisodeLost(f"The Node process of the minecraft world sent {len(payload)} bytes, expected {expected}; call reset().")
         return np.frombuffer(payload, kind)
 
     def _build(self, seed: int) -> None:

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final
 
-from worldpack_env.worlds import BackendUnavailable
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost
 
 MAGIC: Final = b"WPMC"
 LIMIT: Final = 64 * 2**20
@@ -90,13 +90,13 @@ class NodeProcess:
             JSON and payload of the answer.
 
         Raises:
-            BackendUnavailable: if the process ended, was silent for too long, said something else, or reports an error; unless it reported the
-                error itself, it is closed then.
+            EpisodeLost: if the process ended, was silent for too long or said something else; it is closed then.
+            BackendUnavailable: if the process reports an error.
         """
         if os.getpid() != self._owner:
             raise BackendUnavailable("The minecraft world was made in another process; make one in each process that uses it.")
         if not self._end.alive:
-            raise BackendUnavailable("The Node process of the minecraft world has ended; reset() starts a new one.")
+            raise EpisodeLost("The Node process of the minecraft world has ended; reset() starts a new one.")
         deadline = time.monotonic() + self.timeout
         self._number = (self._number + 1) % 2**32
         what = str(header.get("op", "request"))
@@ -108,7 +108,7 @@ class NodeProcess:
         except _Broken as trouble:
             message = f"The Node process of the minecraft world {trouble} (asked for {what!r}){self._last_words()}; reset() starts a new one."
             self.close()
-            raise BackendUnavailable(message) from None
+            raise EpisodeLost(message) from None
         except BaseException:
             self.close()  # interrupted in the middle: what comes next on the pipe is of no use
             raise

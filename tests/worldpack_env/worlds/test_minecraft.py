@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worldpack_env.worlds import BackendUnavailable, Surface, World, make_world, terrain, voxel
+from worldpack_env.reality import Reality
+from worldpack_env.starts import Start
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, World, make_world, terrain, voxel
 from worldpack_env.worlds.mesh_renderer import GROUPS, MeshRenderer
 from worldpack_env.worlds.minecraft import MARGIN, ORIGIN, SIZE, MinecraftWorld
 from worldpack_model.geometry import BOX, EYE_HEIGHT, KEYS, TICKS_PER_STEP, VERTICAL_FOV, WALK_BLOCKS_PER_TICK, box_corner
@@ -582,7 +584,7 @@ def test_killing_the_process_is_one_clear_error_and_the_next_reset_works(world: 
     pid = pid_of(world)
     os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
-    with pytest.raises(BackendUnavailable, match=r"(was killed by signal 9|has ended).*reset\(\)"):
+    with pytest.raises(EpisodeLost, match=r"(was killed by signal 9|has ended).*reset\(\)"):
         world.step(act("forward"))
     assert time.monotonic() - began < 5.0
     assert not Path(f"/proc/{pid}").exists(), "no zombie"
@@ -591,6 +593,23 @@ def test_killing_the_process_is_one_clear_error_and_the_next_reset_works(world: 
             call()
     assert np.array_equal(play(world, 9, steps=5)[0], expected)
     assert pid_of(world) != pid
+
+
+def test_an_environment_truncates_the_episode_and_goes_on(world: MinecraftWorld) -> None:
+    reality = Reality("minecraft", 2)
+    pose = world.reset(9).pose
+    points = np.stack([pose[:3], pose[:3] + np.array([3.0, 0.0, 0.0])])
+    start = Start("minecraft", 9, world.render(pose)[None], pose[None], np.zeros((0, 9), np.float32), points, 5)
+    reality.start([0, 1], [start, start], [0, 0])
+    victim = reality.worlds[1]
+    assert isinstance(victim, MinecraftWorld)
+    os.kill(pid_of(victim), signal.SIGKILL)
+    forward = np.stack([act("forward")] * 2)
+    assert reality.step([0, 1], forward).failed.tolist() == [False, True]
+    reality.start([1], [start], [0])
+    views = reality.step([0, 1], forward)
+    assert not views.failed.any()
+    reality.close()
 
 
 def test_a_process_that_hangs_ends_at_the_time_out(world: MinecraftWorld) -> None:
