@@ -10,7 +10,7 @@ TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),torch>=2.8,torch==2.13.0)
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format test-slow test-soak test-minerl docs clean setup
+.PHONY: demo test lint format test-slow test-soak test-minecraft test-minerl docs clean setup
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml setup.cfg
@@ -40,6 +40,11 @@ test-slow: setup
 
 test-soak: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m soak
+
+# The engine tests; they need Node and EGL, and download packages from npm the first time (docs/minecraft.md).
+test-minecraft: setup
+	$(BIN)/worldpack doctor minecraft --install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/worldpack_env/worlds/test_minecraft.py
 
 # MineRL's Python half, without its Java half (setup.py leaves that out where READTHEDOCS is set), beside nothing else: it wants the build
 # tools, gym and NumPy of its time. MineStudio's copy of MineRL 1.0 is imported without the rest of MineStudio, hence without its dependencies.

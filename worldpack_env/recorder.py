@@ -281,8 +281,8 @@ class RecordConfig:
     """Which world seeds to record: no world of one split is seen in another."""
     seed: int = 0
     """First world seed, counted from the split's own first; episode i is recorded in world seed + i."""
-    frame_size: int = 64
-    """Height and width of the frames in pixels."""
+    frame_size: int | tuple[int, int] = 64
+    """Height and width of the frames in pixels, one number if they are the same: 64, or 360 640."""
     explore_steps: int = 128
     """Actions of an explore or bump episode."""
     workers: int = field(default_factory=_cores)
@@ -297,7 +297,7 @@ class RecordConfig:
         for name, value in (("episodes", self.episodes), ("explore_steps", self.explore_steps), ("workers", self.workers)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}.")
-        if self.frame_size < 16 or self.frame_size % 2:
+        if any(side < 16 or side % 2 for side in self.size):
             raise ValueError(f"frame_size must be even and at least 16, not {self.frame_size}.")
         if self.split not in SPLITS:
             raise ValueError(f"There is no split named {self.split!r}; known: {', '.join(SPLITS)}.")
@@ -307,6 +307,11 @@ class RecordConfig:
             raise ValueError(f"mix must hold weights >= 0 that do not all vanish, not {self.mix}.")
         for name in self.mix:
             parse_task(name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames in pixels."""
+        return (self.frame_size, self.frame_size) if isinstance(self.frame_size, int) else self.frame_size
 
 
 def parse_task(name: str) -> tuple[str, int]:
@@ -364,7 +369,7 @@ def _produce(config: RecordConfig, factory: WorldFactory, numbers: list[int]) ->
     """Records episodes and yields them as they are finished."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
-        world = factory(config.world, frame_size=(config.frame_size, config.frame_size)) if numbers else None
+        world = factory(config.world, frame_size=config.size) if numbers else None
         try:
             for number in numbers:
                 assert world is not None
@@ -406,7 +411,7 @@ def _start_worker(config: RecordConfig, factory: WorldFactory) -> None:
 
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
-    _worker = config, factory(config.world, frame_size=(config.frame_size, config.frame_size))
+    _worker = config, factory(config.world, frame_size=config.size)
 
 
 def _end_with_parent() -> None:
@@ -477,6 +482,8 @@ def _settings(config: RecordConfig) -> dict[str, Any]:
     """The part of a config that recordings in one folder must share."""
     settings = {name: value for name, value in asdict(config).items() if name not in ("out", "episodes", "workers")}
     settings["mix"] = {name: float(config.mix[name]) for name in sorted(config.mix)}
+    if not isinstance(config.frame_size, int):
+        settings["frame_size"] = list(config.frame_size)  # as JSON gives it back
     return settings
 
 

@@ -386,13 +386,29 @@ def _info(words: Sequence[str]) -> None:
         _say(f"{what}: {text}")
 
 
+def _doctor_minecraft(words: Sequence[str]) -> None:
+    import tyro
+
+    from worldpack_agents.doctor_minecraft import DoctorMinecraftConfig, doctor_minecraft, next_command
+
+    rows = doctor_minecraft(tyro.cli(DoctorMinecraftConfig, args=list(words), prog="worldpack doctor minecraft"), _say)
+    _table(["minecraft needs", "found", "next command"], [list(row) for row in rows])
+    command = next_command(rows)
+    if command:
+        raise ValueError(f"The minecraft world cannot run yet; run: {command}")
+    _say("The minecraft world can run.")
+
+
 def _doctor_of_world(words: Sequence[str]) -> None:
     """Says what an engine needs, what of it is here, and which command to run next."""
     if words[0] in ("-h", "--help"):
-        _say("usage: worldpack doctor [minerl]")
+        _say("usage: worldpack doctor [minecraft [--install] | minerl]")
+        return
+    if words[0] == "minecraft":
+        _doctor_minecraft(words[1:])
         return
     if list(words) != ["minerl"]:
-        raise ValueError(f"doctor takes the name of an engine that needs set-up (minerl) or nothing, got {' '.join(words)!r}.")
+        raise ValueError(f"doctor takes the name of an engine that needs set-up (minecraft, minerl) or nothing, got {' '.join(words)!r}.")
     from worldpack_agents.doctor_minerl import check_minerl, next_command
 
     checks = check_minerl()

@@ -81,6 +81,7 @@ class World(Protocol):
 
 WORLDS: dict[str, str] = {
     "voxel": "worldpack_env.worlds.voxel:VoxelWorld",
+    "minecraft": "worldpack_env.worlds.minecraft:MinecraftWorld",
     "minerl": "worldpack_env.worlds.minerl:MineRLWorld",
 }
 """Name -> ``module:class`` of every engine; imported only when made."""
@@ -96,6 +97,7 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
     Raises:
         ValueError: if there is no such engine.
         TypeError: if its class lacks a part of the :class:`World` protocol.
+        BackendUnavailable: if it cannot run here; the message says what to install.
     """
     import difflib
     import importlib

@@ -179,6 +179,26 @@ def find_path(surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_
     return [(c // nz, c % nz) for c in reversed(cells)]
 
 
+def find_spawn(surface: Surface) -> NDArray[np.float64]:
+    """Start pose ``(5,)``: the open 3 x 3 place nearest to (0, 0), looking along the axis one can walk furthest (at most 12 blocks)."""
+    heights, walkable = surface.heights.astype(np.int64), surface.walkable
+    flat = walkable.copy()
+    for dx in (-1, 0, 1):
+        for dz in (-1, 0, 1):
+            flat &= np.roll(walkable, (dx, dz), (0, 1)) & (np.roll(heights, (dx, dz), (0, 1)) == heights)
+    places = np.argwhere(flat if flat.any() else walkable)
+    centre = np.array([-surface.origin[0], -surface.origin[1]])
+    i, k = (int(v) for v in places[np.argmin(((places - centre) ** 2).sum(axis=1))])
+    best, best_yaw = -1, 0.0
+    for yaw, dx, dz in ((0.0, 0, 1), (90.0, -1, 0), (-180.0, 0, -1), (-90.0, 1, 0)):
+        reach, x, z = 0, i, k
+        while reach < 12 and walkable[x + dx, z + dz] and abs(heights[x + dx, z + dz] - heights[x, z]) <= 1:
+            reach, x, z = reach + 1, x + dx, z + dz
+        if reach > best:
+            best, best_yaw = reach, yaw
+    return np.array([i + surface.origin[0] + 0.5, float(heights[i, k]), k + surface.origin[1] + 0.5, best_yaw, 0.0])
+
+
 def walking_costs(surface: Surface, start: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf) -> NDArray[np.float32]:
     """Cost ``(X, Z) float32`` (about blocks walked) of the way from ``start`` to every cell; inf where there is none in ``max_cost``."""
     nz = surface.heights.shape[1]

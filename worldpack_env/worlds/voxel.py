@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.worlds import Surface, WorldView, raycast
+from worldpack_env.worlds.paths import find_spawn
 from worldpack_env.worlds.terrain import AIR, MARGIN, ORIGIN, SIZE_X, SIZE_Y, SIZE_Z, WATER, Terrain, load_terrain
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, POSE_DIM, TICKS_PER_STEP, check_action, check_pose, wrap_degrees
 
@@ -216,26 +217,6 @@ def _ticks(blocks: NDArray[np.uint8], state: NDArray[np.float64], keys: NDArray[
     return blocked
 
 
-def _find_spawn(terrain: Terrain) -> NDArray[np.float64]:
-    """Start pose ``(5,)``: the open 3 x 3 place nearest to the centre, looking along the axis one can walk furthest (at most 12 blocks)."""
-    heights, walkable = terrain.surface.heights.astype(np.int64), terrain.surface.walkable
-    flat = walkable.copy()
-    for dx in (-1, 0, 1):
-        for dz in (-1, 0, 1):
-            flat &= np.roll(walkable, (dx, dz), (0, 1)) & (np.roll(heights, (dx, dz), (0, 1)) == heights)
-    places = np.argwhere(flat if flat.any() else walkable)
-    centre = np.array([-ORIGIN[0], -ORIGIN[1]])
-    i, k = (int(v) for v in places[np.argmin(((places - centre) ** 2).sum(axis=1))])
-    best, best_yaw = -1, 0.0
-    for yaw, dx, dz in ((0.0, 0, 1), (90.0, -1, 0), (-180.0, 0, -1), (-90.0, 1, 0)):
-        reach, x, z = 0, i, k
-        while reach < 12 and walkable[x + dx, z + dz] and abs(heights[x + dx, z + dz] - heights[x, z]) <= 1:
-            reach, x, z = reach + 1, x + dx, z + dz
-        if reach > best:
-            best, best_yaw = reach, yaw
-    return np.array([i + ORIGIN[0] + 0.5, float(heights[i, k]), k + ORIGIN[1] + 0.5, best_yaw, 0.0])
-
-
 class VoxelWorld:
     """The embedded engine behind the :class:`~worldpack_env.worlds.World` protocol.
 
@@ -271,7 +252,7 @@ class VoxelWorld:
         """
         self._check_open()
         terrain = load_terrain(int(seed))
-        start = _find_spawn(terrain) if pose is None else check_pose(pose)
+        start = find_spawn(terrain.surface) if pose is None else check_pose(pose)
         if start.shape != (POSE_DIM,):
             raise ValueError(f"pose has shape {start.shape}, expected (5,): x, y, z in blocks, yaw, pitch in degrees.")
         x, y, z = float(start[0]) - ORIGIN[0], float(start[1]), float(start[2]) - ORIGIN[1]
@@ -307,7 +288,7 @@ class VoxelWorld:
     @property
     def spawn(self) -> NDArray[np.float64]:
         """Default start pose ``(5,)`` of the world last reset to; the same for every instance with that seed."""
-        return _find_spawn(self._ready())
+        return find_spawn(self._ready().surface)
 
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to; its arrays are read-only."""
