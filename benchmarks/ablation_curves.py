@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--report", type=Path, default=ROOT / "benchmarks" / "results" / "ablation.json")
-    parser.add_argument("--cells", nargs="+", default=["ABA-15"])
+    parser.add_argument("--cells", nargs="+", default=["ABA-15", "ABA-50", "ABCA-50"])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "ablation.png")
     options = parser.parse_args()
     curves = json.loads(options.report.read_text())["psnr_by_step"]

@@ -120,6 +120,43 @@ def demo_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def agreement_table(data: dict[str, Any]) -> list[str]:
+    """Whether imagination ranks agents as the engine does."""
+    found, starts = data["agreement"], data["agents"][0]["real"]["episodes"]
+    worst = found["mean_maximum_rank_violation"]
+    lines = [
+        f"**Does imagination rank agents as the engine does?** {len(data['agents'])} policies of graded skill on GoTo, range",
+        f"{data['env']['nav_range']}: an agent at five times of its training in imagination, and agents that learn nothing, some with a share of",
+        f"random actions; {starts} held-out starts each. Pearson's r of imagined and real success {interval(found['pearson'])},",
+        f"Spearman's {interval(found['spearman'])}, mean maximum rank violation {worst['mean']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].",
+        "",
+        "![Success in the engine against success in imagination](docs/images/agreement.png)",
+        "",
+        "| policy | success in the engine | success imagined | imagined less real, same starts |",
+        "|---|---|---|---|",
+    ]
+    for a in data["agents"]:
+        name = f"agent, {int(a['source'].removeprefix('step_')):,} steps" if a["source"].startswith("step_") else f"`{a['agent']}`"
+        lines.append(
+            f"| {name} | {interval(a['real']['success'], percent=True)} | {interval(a['imagined']['success'], percent=True)} "
+            f"| {interval(a['imagined_minus_real']['success'], percent=True)}{', flattered' if a['flattered'] else ''} |"
+        )
+    return lines
+
+
+def engines_table(data: dict[str, Any]) -> list[str]:
+    """Speed of the minecraft world."""
+    ready, processor = data["ready_seconds"], data["provenance"]["machine"]["processor"]
+    return [
+        f"**How fast is the `minecraft` world?** Env steps per second from Python on one core ({processor}), pictures drawn by",
+        f"{data['drawn_by']}; a fresh process is ready after {ready['median']:.1f} s (median; at worst {ready['worst']:.1f} s).",
+        "",
+        "| " + " | ".join(data["steps_per_second"]) + " |",
+        "|---" * len(data["steps_per_second"]) + "|",
+        "| " + " | ".join(f"{v:.0f}" for v in data["steps_per_second"].values()) + " |",
+    ]
+
+
 def speed_table(data: dict[str, Any]) -> list[str]:
     """Env steps a second."""
     machine = data["provenance"]["machine"]
@@ -135,7 +172,17 @@ def speed_table(data: dict[str, Any]) -> list[str]:
     ]
     parts = data["parts_of_a_prediction"]
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts["share_of_time"].items())
-    return [*lines, "", f"A prediction of {parts['slots']} slots on one thread: {shares}."]
+    lines += ["", f"A prediction of {parts['slots']} slots on one thread: {shares}."]
+    last = data["rows"][-1]
+    roof = last["gflops_per_env_step"] / last["gigabytes_per_env_step"] * data["memory_gigabytes_per_second"]
+    return [
+        *lines,
+        "",
+        f"These cores copy {data['memory_gigabytes_per_second']:.0f} GB/s. By a count, operation by operation, of what {last['slots']} slots read",
+        f"and write, that allows {roof:.0f} GF/s if no cache helped; they reach {last['gflops_per_env_step'] * last['env_steps_per_second']:.0f}.",
+        "",
+        "![Roofline: operations a second against operations for each byte moved](docs/images/roofline.png)",
+    ]
 
 
 def train_table(data: dict[str, Any]) -> list[str]:
@@ -269,12 +316,12 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
     return [*lines, "", "![PSNR by imagined step, with 95 % intervals](docs/images/ablation.png)"]
 
 
-WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json")
+WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json", "minecraft_speed.json")
 
 PARTS = (
     (
         "ablation.json",
-        "worldpack eval-model --ablate runs/ablation --tasks ABA --ranges 15 --episodes 12 --out benchmarks/results/ablation.json",
+        "worldpack eval-model --ablate runs/ablation --episodes 12 --out benchmarks/results/ablation.json",
         ablation_table,
     ),
     (
@@ -288,10 +335,16 @@ PARTS = (
     ("thousand_steps.json", "python benchmarks/thousand_steps.py > benchmarks/results/thousand_steps.json", thousand_table),
     ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
     ("demo.json", "worldpack demo", demo_table),
-    ("speed.json", "worldpack bench speed --out benchmarks/results/speed.json", speed_table),
+    ("agreement.json", "python benchmarks/agreement.py > benchmarks/results/agreement.json", agreement_table),
+    (
+        "speed.json",
+        "worldpack bench speed --out benchmarks/results/speed.json --picture docs/images/roofline.png",
+        speed_table,
+    ),
     ("train.json", "worldpack bench train --out benchmarks/results/train.json", train_table),
     ("memory.json", "worldpack bench memory --out benchmarks/results/memory.json", memory_table),
     ("render_speed.json", "python benchmarks/render_speed.py > benchmarks/results/render_speed.json", render_table),
+    ("minecraft_speed.json", "python benchmarks/minecraft_speed.py > benchmarks/results/minecraft_speed.json", engines_table),
 )
 
 
