@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
-FORMAT = 4
-_READS_FROM = {"denoiser": (3, "rotary pairs in another order"), "motion": (4, "a motion model of another kind")}
+FORMAT = 5
+_READS_FROM = {"denoiser": (3, "rotary pairs in another order"), "motion": (5, "a motion model of another kind")}
 """The oldest format whose weights of a part can still be read, and what older ones have."""
 SHIPPED = Path(__file__).parent / "weights"
 PARTS = ("autoencoder", "denoiser", "motion")

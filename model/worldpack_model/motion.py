@@ -142,6 +142,33 @@ def strayed(
     )
 
 
+def forgetful(around: tuple[Context, Footprints], share: float, newest: int, generator: torch.Generator) -> tuple[Context, Footprints]:
+    """A training sample in which some bodies remember their newest frames only: one motion model then serves worlds with and without a memory.
+
+    Args:
+        around: context and footprints.
+        share: of the samples.
+        newest: frames that a model without a memory has.
+        generator: CPU generator.
+    """
+    context, footprints = around
+    forgets = torch.rand((len(context.ages), 1), generator=generator) < share
+    fresh = context.used & (context.ages <= newest)
+    count = min(newest, fresh.shape[1], footprints.used.shape[1])
+    column = context.ages.masked_fill(~fresh, torch.iinfo(torch.int64).max).topk(count, dim=1, largest=False).indices
+    own = Footprints(context.poses[..., :3].gather(1, column[..., None].expand(-1, -1, 3)), context.imagined.gather(1, column), fresh.gather(1, column))
+    room = footprints.used.shape[1] - count
+    positions, imagined, used = (torch.cat([part, part.new_zeros((len(part), room, *part.shape[2:]))], dim=1) for part in own)
+    return (
+        context._replace(used=torch.where(forgets, fresh, context.used)),
+        Footprints(
+            torch.where(forgets[..., None], positions, footprints.positions),
+            torch.where(forgets, imagined, footprints.imagined),
+            torch.where(forgets, used, footprints.used),
+        ),
+    )
+
+
 class MotionPrediction(NamedTuple):
     """Alternatives in world axes, in blocks."""
 
@@ -236,15 +263,13 @@ class _Surroundings(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         w, count = _WIDTH, math.prod(_CELLS)
-        self.look = nn.Sequential(
-            nn.Conv2d(config.autoencoder.latent_channels, w, 3, padding=1), nn.SiLU(), nn.Conv2d(w, w, 3, padding=1), nn.SiLU(), nn.Conv2d(w, w, 1)
-        )  # fmt: skip
+        # a cell of a latent is eight pixels wide already, so one look at its neighbours is enough; it is read of every frame in every step
+        self.look = nn.Sequential(nn.Conv2d(config.autoencoder.latent_channels, w, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(w, w, 1))
         self.half_up = math.tan(math.radians(config.vertical_fov) / 2)
         self.half_right = self.half_up * config.frame_size[1] / config.frame_size[0]
         self.from_where = nn.Linear(_SEEN, w)
         self.which = nn.Parameter(torch.randn(count, w) * 0.02)
-        self.seen, self.say_seen = nn.Sequential(nn.SiLU(), nn.Linear(w, w), nn.SiLU()), _Words(w)
-        self.stood, self.say_stood = nn.Sequential(nn.Linear(_STOOD, w), nn.SiLU(), nn.Linear(w, w), nn.SiLU()), _Words(w)
+        self.seen, self.stood = _words(nn.Identity(), w), _words(nn.Linear(_STOOD, w), w)
         self.both = nn.Sequential(nn.Linear(4 * _SAID, _SAID), nn.SiLU())
         self.together = nn.Sequential(nn.Linear(count * _SAID, _TRUNK_WIDTH), nn.SiLU())
         self.solid_alone, self.solid_together = nn.Linear(_SAID, 1), nn.Linear(_TRUNK_WIDTH, count)
@@ -264,10 +289,12 @@ class _Surroundings(nn.Module):
     def _seen(self, middle: torch.Tensor, context: Context) -> torch.Tensor:
         """What frames say ``(B, F, P, D)`` of blocks around ``middle (B, P, 3)``; nothing of those outside their picture."""
         batch, frames = context.latents.shape[:2]
-        eye = context.poses[..., :3] + context.poses.new_tensor([0.0, EYE_HEIGHT, 0.0])
-        offset = (middle[:, None] - eye[:, :, None]).float()  # (B, F, P, 3)
+        here = middle[:, :1]  # float32 holds places near the body, not in the world
+        eye = (context.poses[..., :3] - here).float()
+        eye[..., 1] += EYE_HEIGHT
+        offset = (middle - here).float()[:, None] - eye[:, :, None]  # (B, F, P, 3)
         with torch.autocast(offset.device.type, enabled=False):  # places, not words: bf16 would put a block into another cell
-            right, up, ahead = (offset @ camera_axes_torch(context.poses).mT).unbind(-1)
+            right, up, ahead = (offset @ camera_axes_torch(context.poses).mT.float()).unbind(-1)
         depth = ahead.clamp_min(0.15)
         x, y = (right / (depth * self.half_right)).clamp(-1.5, 1.5), (-up / (depth * self.half_up)).clamp(-1.5, 1.5)
         inside = (ahead > 0.15) & (x.abs() < 1.1) & (y.abs() < 1.1)
@@ -283,30 +310,24 @@ class _Surroundings(nn.Module):
             (context.ages == 1)[..., None] * every, torch.deg2rad(context.poses[..., 4]).float()[..., None] * every, inside * every,
         ]  # fmt: skip
         there = (inside & context.used[..., None])[..., None]
-        words: torch.Tensor = self.say_seen(self.seen(picture + self.from_where(torch.stack(parts, dim=-1)) + self.which), there)
+        told = self.from_where(torch.stack(parts, dim=-1)) + (self.which + picture)
+        words: torch.Tensor = self.seen(told) * there
         return words
 
     def _stood(self, middle: torch.Tensor, footprints: Footprints) -> torch.Tensor:
         """What footprints say ``(B, K, P, D)`` of blocks around ``middle (B, P, 3)``."""
-        offset = (footprints.positions[:, :, None] - middle[:, None]).float() * footprints.used[..., None, None]  # (B, K, P, 3)
+        here = middle[:, :1]
+        offset = (footprints.positions - here).float()[:, :, None] - (middle - here).float()[:, None]  # (B, K, P, 3)
         near = offset.clamp(-3, 3)
         parts = [near / 3, torch.tanh(2 * near), near.square() / 9]
         trust = footprints.used * (1.0 - 0.5 * footprints.imagined.float())
-        words: torch.Tensor = self.say_stood(self.stood(torch.cat(parts, dim=-1)), trust[..., None, None])
+        words: torch.Tensor = self.stood(torch.cat(parts, dim=-1)) * trust[..., None, None]
         return words
 
 
-class _Words(nn.Module):
-    """What is said of a block, each number as far as a gate lets it through."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.value, self.gate = nn.Linear(width, _SAID), nn.Linear(width, _SAID)
-
-    def forward(self, h: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
-        """Words ``(..., D)`` from ``h (..., width)``, times ``trust (..., 1)``."""
-        words: torch.Tensor = self.value(h) * (torch.sigmoid(self.gate(h)) * trust)
-        return words
+def _words(first: nn.Module, width: int) -> nn.Sequential:
+    """A network for what is said of a block: numbers ``(..., D)``, 0 for nothing. Rectified: it is run for every block in every frame."""
+    return nn.Sequential(first, nn.ReLU(), nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, _SAID), nn.ReLU(inplace=True))
 
 
 def _crossed(body: Body) -> torch.Tensor:

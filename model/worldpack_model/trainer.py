@@ -37,7 +37,7 @@ from worldpack_model.checkpoint import (
 from worldpack_model.config import PRESETS, ModelConfig, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames, records_id
 from worldpack_model.episodes import EpisodeIndex
-from worldpack_model.motion import UNKNOWN, Body, MotionModel, shaken, strayed
+from worldpack_model.motion import UNKNOWN, Body, MotionModel, forgetful, shaken, strayed
 from worldpack_model.replay import PredictionReplay
 from worldpack_model.stage import Kept, Progress, RunFolder, Stage, step_generator
 from worldpack_model.world_model import WorldPack, cell_weights
@@ -113,12 +113,14 @@ class TrainModelConfig:
     """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
     body_rate: float = 3e-3
     """Peak learning rate of those."""
-    motion_steps: int = 5_000
+    motion_steps: int = 16_000
     """Training steps of the whole motion model, after those."""
     motion_batch: int = 64
     """Steps of bodies in a training step of the whole motion model."""
     motion_rate: float = 1.2e-3
     """Peak learning rate of the whole motion model."""
+    forgetful_share: float = 0.3
+    """Share of the samples of the whole motion model that see the newest frames only, as in a world without a memory."""
     strays_from: float = 0.5
     """Share of the motion steps after which some bodies stray: a model that cannot trust its place does not learn to look."""
     seed: int = 0
@@ -360,6 +362,7 @@ class _Run:
         if body.resume() < body.total:
             body.run(alone, lambda writer, number: None)
         motion.trunk.load_state_dict(body.average)
+        without = self.model.config.with_variant("recent").packing.recent
         chances = _surprise(motion, dataset)
         usual = float(chances.sum() / (chances > 0).sum())
 
@@ -367,7 +370,7 @@ class _Run:
             batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
             weight = (usual / chances[batch.frame]).to(device)  # drawn more often, so counted less
             body, target = shaken(batch.body, batch.query, generator)
-            off, around = body, (batch.context, batch.footprints)
+            off, around = body, forgetful((batch.context, batch.footprints), config.forgetful_share, without, generator)
             if whole.step >= config.strays_from * whole.total:
                 off, target, around = strayed(body, target, around, generator)
             with self.accelerator.autocast():

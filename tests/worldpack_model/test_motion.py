@@ -18,6 +18,7 @@ from worldpack_model.motion import (
     MotionPrediction,
     advance,
     commanded_distance,
+    forgetful,
     realised,
     shaken,
     strayed,
@@ -142,6 +143,25 @@ def test_strayed_bodies_are_led_back() -> None:
     both = astray & c.imagined.any(1)
     went = ((seen.poses - c.poses)[both] != 0).flatten(1).any(1)
     assert 0.4 < went.float().mean() < 0.6
+
+
+def test_who_forgets_keeps_the_newest_frames_and_their_places() -> None:
+    generator = torch.Generator().manual_seed(0)
+    count, frames = 400, CONFIG.packing.frames
+    c = context(count, generator)
+    c = c._replace(ages=torch.stack([torch.randperm(frames, generator=generator) + 1 for _ in range(count)]))
+    c.poses[..., 0] = c.ages.double()  # a place of its own for each age
+    c = c._replace(used=c.ages != 2, imagined=c.ages % 2 == 1)
+    near = Footprints(torch.full((count, FOOTPRINTS, 3), 9.0, dtype=torch.float64), *[torch.ones(count, FOOTPRINTS, dtype=torch.bool)] * 2)
+    seen, stood = forgetful((c, near), 0.25, 3, generator)
+    forgot = (seen.used != c.used).any(1)
+    assert 0.15 < forgot.float().mean() < 0.35
+    assert torch.equal(seen.used[forgot], (c.used & (c.ages <= 3))[forgot])
+    places = [sorted(row[used].tolist()) for row, used in zip(stood.positions[forgot][..., 0], stood.used[forgot], strict=True)]
+    assert all(row == [1.0, 3.0] for row in places), "the frame of age 2 is not used"
+    assert stood.imagined[forgot][stood.used[forgot]].all()
+    for part, given in zip(stood, near, strict=True):
+        assert torch.equal(part[~forgot], given[~forgot])
 
 
 def test_unused_frames_and_footprints_change_nothing() -> None:
