@@ -156,7 +156,8 @@ def forgetful(around: tuple[Context, Footprints], share: float, newest: int, gen
     fresh = context.used & (context.ages <= newest)
     count = min(newest, fresh.shape[1], footprints.used.shape[1])
     column = context.ages.masked_fill(~fresh, torch.iinfo(torch.int64).max).topk(count, dim=1, largest=False).indices
-    own = Footprints(context.poses[..., :3].gather(1, column[..., None].expand(-1, -1, 3)), context.imagined.gather(1, column), fresh.gather(1, column))
+    places = context.poses[..., :3].gather(1, column[..., None].expand(-1, -1, 3))
+    own = Footprints(places, context.imagined.gather(1, column), fresh.gather(1, column))
     room = footprints.used.shape[1] - count
     positions, imagined, used = (torch.cat([part, part.new_zeros((len(part), room, *part.shape[2:]))], dim=1) for part in own)
     return (

@@ -1,6 +1,7 @@
 """The pipe to a Node process, with peers that misbehave: whatever comes, it is an answer or one clear error in time, and no process stays."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -133,6 +134,7 @@ def test_a_program_that_is_not_there() -> None:
 def test_an_interrupted_request_ends_the_process() -> None:
     """What comes on the pipe after an interruption would be the answer to another question."""
     process = peer("ask(); time.sleep(60)", timeout=30.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
 
     def interrupt() -> None:
         time.sleep(0.3)
@@ -140,7 +142,10 @@ def test_an_interrupted_request_ends_the_process() -> None:
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        process.request({"op": "step"})
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.request({"op": "step"})
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert gone(process.pid)
