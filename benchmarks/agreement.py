@@ -34,7 +34,9 @@ def main() -> None:
     options = parser.parse_args()
     env = EnvConfig(task="GoTo", nav_range=15, model=options.model, world=options.world)
     every = options.steps // 16
-    settings = TrainAgentConfig(out=options.out / "agent", env=env, total_steps=options.steps, checkpoint_every=every, keep_checkpoints=64, progress=False)
+    settings = TrainAgentConfig(
+        out=options.out / "agent", env=env, total_steps=options.steps, checkpoint_every=every, keep_checkpoints=64, progress=False
+    )
     run = train_agent(settings).run
     kept = checkpoints(run)
     taken = [str(kept[max(0, round(share * len(kept)) - 1)]) for share in SHARES]

@@ -280,6 +280,40 @@ def bump(view: WorldView, surface: Surface, style: Style, rng: np.random.Generat
     return True
 
 
+def stroll(view: WorldView, surface: Surface, style: Style, rng: np.random.Generator, steps: int) -> Script:
+    """Walks straight on without knowing what is there, as an agent does that has not learned to look: into walls, up to steps and over edges.
+
+    The other scripts know the ground and hardly ever run into anything. A model taught by them alone believes that nobody does, and an agent that
+    learns in it never finds out that a step needs a jump.
+
+    Args:
+        view: what is seen now.
+        surface: not looked at.
+        style: how to turn.
+        rng: source of chance.
+        steps: number of actions.
+    """
+    left = steps
+    while left > 0:
+        view, left, _ = yield from _run(_turn_by(style, float(rng.uniform(-120, 120))), view, left)
+        for _ in range(int(rng.integers(1, 4))):  # with and without the jump key in turn, so that the same place shows what it does
+            keys = ("forward", "jump") if rng.random() < 0.4 else ("forward",)
+            view, left, _ = yield from _run(_straight(style, rng, keys, int(rng.integers(6, 24)), int(rng.integers(1, 7))), view, left)
+    return True
+
+
+def _straight(style: Style, rng: np.random.Generator, keys: tuple[str, ...], steps: int, patience: int) -> Script:
+    """Holds ``keys``; gives up after ``patience`` steps against something."""
+    stopped = 0
+    for _ in range(steps):
+        turn = style.turn(float(rng.uniform(-40, 40)), rng) if rng.random() < 0.06 else 0.0
+        view = yield make_action(*keys, dyaw=turn)
+        stopped = stopped + 1 if view.blocked else 0
+        if stopped >= patience:
+            return False
+    return True
+
+
 def _run(
     segment: Script, view: WorldView, left: int, surface: Surface | None = None, visited: list[Cell] | None = None
 ) -> Generator[Action, WorldView, tuple[WorldView, int, bool]]:

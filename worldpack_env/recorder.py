@@ -28,7 +28,7 @@ from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 
-from worldpack_env.explorers import TURN, Action, Script, Style, bump, explore, look, walk_to
+from worldpack_env.explorers import TURN, Action, Script, Style, bump, explore, look, stroll, walk_to
 from worldpack_env.worlds import Surface, World, WorldView, make_world
 from worldpack_env.worlds.paths import (
     Cell,
@@ -55,7 +55,7 @@ from worldpack_model.geometry import BOX, box_corner, wrap_degrees
 LOGGER = logging.getLogger(__name__)
 
 LOOP_TASKS: Final = ("ABA", "ABCA")
-FREE_TASKS: Final = ("explore", "bump")
+FREE_TASKS: Final = ("explore", "bump", "stroll")
 RECIPE_NAME: Final = "recipe.json"
 SCRIPTS_VERSION: Final = "2"
 """Raised whenever the scripted explorers act differently for the same chance; a folder recorded across two versions is still valid, but
@@ -125,10 +125,10 @@ def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: n
     Args:
         world: engine to play in; is reset.
         seed: world seed.
-        task: ``ABA``, ``ABCA``, ``explore`` or ``bump``.
+        task: ``ABA``, ``ABCA``, ``explore``, ``bump`` or ``stroll``.
         nav_range: LoopNav's range in blocks (loop tasks only).
         rng: all chance of the episode comes from it.
-        explore_steps: actions of an ``explore`` or ``bump`` episode.
+        explore_steps: actions of an episode without goals.
 
     Returns:
         The episode.
@@ -206,7 +206,7 @@ def _play(
     tape = _Tape(world, world.reset(seed, np.array([*start, float(wrap_degrees(yaw)), 0.0])))
     turn_index = None
     if task in FREE_TASKS:
-        script = explore if task == "explore" else bump
+        script = {"explore": explore, "bump": bump, "stroll": stroll}[task]
         tape.phases[0] = task
         tape.play(world, script(tape.view, surface, style, rng, explore_steps), task)
     else:
@@ -262,7 +262,7 @@ def default_mix() -> dict[str, float]:
     Long ranges weigh as much in *episodes* as short ones, hence more in frames; a quarter of the episodes has no goal.
     """
     loops = {f"{task}-{reach}": 1.0 for task in LOOP_TASKS for reach in (5, 15, 30, 50)}
-    return {**loops, "explore": 2.0, "bump": 0.75}
+    return {**loops, "explore": 2.0, "bump": 0.75, "stroll": 2.0}
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class RecordConfig:
     world: str = "voxel"
     """Engine to record in."""
     mix: dict[str, float] = field(default_factory=default_mix)
-    """Weights of the tasks, such as ABA-15, ABCA-50, explore, bump."""
+    """Weights of the tasks, such as ABA-15, ABCA-50, explore, bump, stroll."""
     split: Literal["train", "val", "test"] = "train"
     """Which world seeds to record: no world of one split is seen in another."""
     seed: int = 0
@@ -284,7 +284,7 @@ class RecordConfig:
     frame_size: int | tuple[int, int] = 64
     """Height and width of the frames in pixels, one number if they are the same: 64, or 360 640."""
     explore_steps: int = 128
-    """Actions of an explore or bump episode."""
+    """Actions of an explore, bump or stroll episode."""
     workers: int = field(default_factory=_cores)
     """Processes that record at the same time, one world each; by default one for each core."""
 
@@ -325,7 +325,7 @@ def parse_task(name: str) -> tuple[str, int]:
         return task, 0
     if task in LOOP_TASKS and reach.isdigit() and int(reach) > 0:
         return task, int(reach)
-    raise ValueError(f"{name!r} is no task to record; use explore, bump, or ABA-RANGE or ABCA-RANGE such as ABA-15.")
+    raise ValueError(f"{name!r} is no task to record; use explore, bump, stroll, or ABA-RANGE or ABCA-RANGE such as ABA-15.")
 
 
 def record(config: RecordConfig, *, factory: WorldFactory = make_world, progress: bool = True) -> EpisodeIndex:

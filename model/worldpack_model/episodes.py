@@ -55,7 +55,7 @@ SPLITS: Final[dict[str, range]] = {
     "test": range(950_000, 1_000_000),
 }
 """World seeds of each split."""
-PHASES: Final = ("look", "out", "out2", "back", "close", "explore", "bump")
+PHASES: Final = ("look", "out", "out2", "back", "close", "explore", "bump", "stroll")
 """What a frame can belong to: the opening look-around at A, the legs A->B and B->C, the way home, the closing look-around at A, and the two
 goal-less tasks. A frame belongs to the phase of the action that led to it."""
 INDEX_NAME: Final = "index.json"
@@ -109,7 +109,7 @@ class Episode:
     actions: NDArray[np.float32]
     """``(T - 1, 9) float32``: action ``t`` turns frame ``t`` into frame ``t + 1``."""
     task: str
-    """``ABA``, ``ABCA``, ``explore``, ``bump``, or another plain name."""
+    """``ABA``, ``ABCA``, ``explore``, ``bump``, ``stroll``, or another plain name."""
     site: str
     """Where it was recorded, e.g. ``voxel_000123`` (world and seed)."""
     nav_range: int

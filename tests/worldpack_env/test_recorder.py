@@ -37,6 +37,7 @@ TASKS = [
     ("ABCA", 50),
     ("explore", 0),
     ("bump", 0),
+    ("stroll", 0),
 ]
 
 
@@ -154,6 +155,14 @@ def blocked_share(task: str, nav_range: int) -> float:
 
 def test_bump_bumps() -> None:
     assert blocked_share("bump", 0) > 1.8 * blocked_share("explore", 0)
+
+
+def test_who_does_not_know_the_ground_runs_into_things_and_tries_both_ways() -> None:
+    assert blocked_share("stroll", 0) > 3 * blocked_share("explore", 0)
+    episode = fast(task="stroll", nav_range=0, seed=1)
+    forward, jump = episode.actions[:, 0] > 0, episode.actions[:, 4] > 0
+    assert 0.2 < jump[forward].mean() < 0.7
+    assert not jump[~forward].any()
 
 
 def test_loops_stay_clear_of_walls() -> None:
