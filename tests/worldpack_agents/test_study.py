@@ -145,3 +145,12 @@ def test_ray_is_asked_for_by_name(file: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(ValueError, match=r"pip install 'worldpack-env\[ray\]'"):
         run_study(StudyConfig(str(file), out=tmp_path / "out", ray=True, smoke=True))
+
+
+@pytest.mark.parametrize("name", ["budget", "curriculum", "horizon", "memory"])
+def test_the_small_version_of_every_shipped_study_runs(name: str, tmp_path: Path) -> None:
+    report = run_study(StudyConfig(name, out=tmp_path, smoke=True))
+    study = read_study(name, smoke=True)
+    assert [row[0] for row in study_rows(report)] == list(study.conditions)
+    assert all(len(cell["success"]) == 4 and cell["evaluations"] for cell in report["cells"])
+    assert "small version" in (tmp_path / "study.html").read_text()
