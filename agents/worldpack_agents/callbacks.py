@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -121,8 +122,7 @@ class SegmentCheckpoints(BaseCallback):
         recent = [{k: float(v) for k, v in episode.items()} for episode in model.ep_info_buffer or ()]
         about = {"updates": int(getattr(model, "_n_updates", 0)), "episodes": recent, "successes": [bool(s) for s in model.ep_success_buffer or ()]}
         about |= self._more()
-        # "env" and buffers are excluded by Stable-Baselines3; the last observations would only bloat the file
-        write_checkpoint(self._run, steps, lambda path: model.save(path, exclude=["_last_obs", "_last_original_obs"]), about, keep=self._keep)
+        write_checkpoint(self._run, steps, partial(save_policy, model), about, keep=self._keep)
         self._saved = steps
 
 
@@ -178,8 +178,7 @@ class CurveWriter(KVWriter):
     def __init__(self, path: Path, *, from_step: int) -> None:
         """Opens ``path`` and drops its lines after ``from_step``, which will be made again."""
         self._path = path
-        kept = [line for line in read_curve(path) if line["step"] <= from_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        cut_curve(path, from_step)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Appends a line."""
@@ -189,6 +188,17 @@ class CurveWriter(KVWriter):
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def cut_curve(path: Path, step: int) -> None:
+    """Drops the lines after ``step`` of a file of JSON lines, which will be made again; makes an empty file where there is none."""
+    kept = [line for line in read_curve(path) if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def save_policy(model: Any, path: Path) -> None:
+    """Saves an algorithm of Stable-Baselines3, which leaves environment and buffers out itself; the last observations would only bloat the file."""
+    model.save(path, exclude=["_last_obs", "_last_original_obs"])
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

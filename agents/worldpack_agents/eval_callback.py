@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from worldpack_agents.callbacks import read_curve
+from worldpack_agents.callbacks import cut_curve
 from worldpack_agents.checkpoints import BEST, LoadedAgent, newest_checkpoint, write_checkpoint
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.evaluate import summarise
@@ -46,9 +46,7 @@ class EvalCallback(BaseCallback):
         self._run, self._where, self._every, self._episodes, self._recurrent = run, tuple(where), every, episodes, recurrent
         self._env, self._model, self._last = env.with_split("val", num_starts=episodes), model, from_step
         self._open: dict[Where, tuple[Rollout, ActionSet]] = {}
-        lines = [line for line in read_curve(run / FILE) if line["step"] <= from_step]
-        if lines:
-            (run / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        cut_curve(run / FILE, from_step)
         kept = newest_checkpoint(run, BEST)
         self._best = (kept[1]["success"], kept[1]["return"]) if kept is not None and kept[1]["steps"] <= from_step else (-1.0, 0.0)
 

@@ -125,14 +125,7 @@ def interval_chart(charts: Sequence[tuple[str, Sequence[tuple[str, Interval, Int
                     low, mean, high = (factor * v for v in (value.low, value.mean, value.high))
                     axis.plot([low, high], [row + offset] * 2, color=PALETTE[colour], linewidth=2.4, alpha=0.55, solid_capstyle="round")
                     axis.plot([mean], [row + offset], "o", color=PALETTE[colour], markersize=7, label=label if row == 0 else None)
-            axis.set_yticks(range(len(part)), [policy for policy, _, _ in part])
-            axis.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
-            axis.set_ylim(len(part) - 0.5, -0.5)
-            axis.grid(axis="y", visible=False)
-            axis.set_title(title)
-            if shares:
-                axis.set_xlim(-2, 102)
-                axis.set_xlabel("% of episodes")
+            _name_rows(axis, title, [policy for policy, _, _ in part], shares=shares)
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
         return finish()
 
@@ -154,15 +147,20 @@ def condition_chart(charts: Sequence[tuple[str, Sequence[tuple[str, Interval]]]]
             for row, (_, value) in enumerate(part):
                 axis.plot([factor * value.low, factor * value.high], [row, row], color=PALETTE["engine"], linewidth=2.4, alpha=0.55)
                 axis.plot([factor * value.mean], [row], "o", color=PALETTE["engine"], markersize=7)
-            axis.set_yticks(range(len(part)), [condition for condition, _ in part])
-            axis.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
-            axis.set_ylim(len(part) - 0.5, -0.5)
-            axis.grid(axis="y", visible=False)
-            axis.set_title(title)
-            if shares:
-                axis.set_xlim(-2, 102)
-                axis.set_xlabel("% of episodes")
+            _name_rows(axis, title, [condition for condition, _ in part], shares=shares)
         return finish()
+
+
+def _name_rows(axis: Axes, title: str, names: Sequence[str], *, shares: bool) -> None:
+    """A chart of one row for each name, from the top; ``shares`` are in percent."""
+    axis.set_yticks(range(len(names)), names)
+    axis.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.set_title(title)
+    if shares:
+        axis.set_xlim(-2, 102)
+        axis.set_xlabel("% of episodes")
 
 
 def agreement_chart(points: Sequence[tuple[str, Interval, Interval]], *, name: str) -> str:

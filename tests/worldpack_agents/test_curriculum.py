@@ -120,3 +120,11 @@ def test_evaluation_changes_nothing_and_keeps_the_best(tmp_path: Path) -> None:
     about = json.loads((best / "manifest.json").read_text())
     assert (about["success"], about["return"]) == score
     assert load_agent(best).steps == about["steps"]
+
+
+def test_evaluations_after_the_place_where_training_goes_on_are_made_again(tmp_path: Path) -> None:
+    config = small(tmp_path, env=EnvConfig(nav_range=5, num_starts=4), where="real", eval_every=256, eval_episodes=2)
+    (tmp_path / FILE).write_text('{"step": 256, "in": "real"}\n')  # as a run leaves it that was killed before its first checkpoint
+    train_agent(config)
+    assert [line["step"] for line in read_curve(tmp_path / FILE)] == [256, 512]
+    assert "success" in read_curve(tmp_path / FILE)[0]
