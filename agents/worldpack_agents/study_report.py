@@ -50,8 +50,8 @@ def write_study_report(report: dict[str, Any], path: Path) -> None:
         _learning(report),
         _profile(report),
     ]
-    episodes = len(report["cells"][0]["success"])
-    lead = f"{html.escape(study['question'])} {len(study['seeds'])} seeds of each condition, {episodes} held-out starts each."
+    episodes, seeds = len(report["cells"][0]["success"]), len(study["seeds"])
+    lead = f"{html.escape(study['question'])} {seeds} seed{'s' if seeds > 1 else ''} of each condition, {episodes} held-out starts each."
     made = {"study": study, "intervals": report["interval"], **report["provenance"]}
     write_page(path, title=study["title"], lead=lead, body="\n".join(body), made=made, data_file="study.json")
 
