@@ -280,6 +280,7 @@ def _scores(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "detail_by_step": _by_step([made for made, _ in fine]),
         "detail_truth_by_step": _by_step([true for _, true in fine]),
         "drift_blocks_by_step": _by_step(drift),
+        "median_drift_blocks_by_step": _by_step(drift, middle="median"),
     }
 
 
@@ -287,12 +288,12 @@ def _last_tenth(values: Floats) -> float:
     return float(values[-max(1, len(values) // 10) :].mean())
 
 
-def _by_step(values: Sequence[Floats]) -> list[tuple[float, float, float]]:
-    """Mean over episodes and its interval at each step that at least three of them have."""
+def _by_step(values: Sequence[Floats], middle: Literal["mean", "median"] = "mean") -> list[tuple[float, float, float]]:
+    """Mean or median over episodes and its interval at each step that at least three of them have."""
     table = np.full((len(values), max(len(v) for v in values)), np.nan)
     for i, v in enumerate(values):
         table[i, : len(v)] = v
-    return [bootstrap(column, draws=400) for column in table.T if np.isfinite(column).sum() >= 3]
+    return [bootstrap(column, draws=400, middle=middle) for column in table.T if np.isfinite(column).sum() >= 3]
 
 
 def _difference(first: str, other: str, rollouts: dict[str, list[Rollout]]) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class TrainModelConfig:
     """A trained model (folder or shipped name) whose autoencoder is taken instead of training one."""
     latents: Path | None = None
     """`latents` folder of another run on the same data and autoencoder, to save encoding again."""
+    init_autoencoder: str | None = None
+    """A trained model whose autoencoder's weights training starts from, so that latents stay near those which `init` knows."""
     autoencoder_steps: int = 4000
     """Training steps of the autoencoder."""
     autoencoder_batch: int = 32
@@ -175,8 +177,7 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     run = _Run(config, model, fingerprint, progress)
     if config.autoencoder is not None:
         source = load_autoencoder(config.autoencoder)
-        if source.config != model.autoencoder.config:
-            raise CheckpointError(f"The autoencoder of {config.autoencoder} has {source.config}, the preset needs {model.autoencoder.config}.")
+        _check_same_form(config.autoencoder, source, model.autoencoder)
         model.autoencoder.load_state_dict(source.state_dict())
     else:
         run.fit_autoencoder(index)
@@ -229,7 +230,11 @@ class _Run:
         """Trains the autoencoder on frames held in memory."""
         config, model = self.config, self.model.autoencoder
         stage = Stage(self.folder, "autoencoder", 1, model, config.autoencoder_steps, config.autoencoder_rate, ema=0.0)
-        if stage.resume() >= stage.total:
+        if stage.resume() == 0 and config.init_autoencoder is not None:
+            source = load_autoencoder(config.init_autoencoder)
+            _check_same_form(config.init_autoencoder, source, model)
+            stage.start_from(source.state_dict())
+        if stage.step >= stage.total:
             return
         frames = torch.from_numpy(np.concatenate(list(iterate_frames(_shuffled(index, config.seed), config.autoencoder_frames))))
         device = self.accelerator.device
@@ -414,6 +419,11 @@ def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
         if getattr(source, part) != getattr(config, part):
             raise CheckpointError(f"{name} has {part} {getattr(source, part)}, this run {getattr(config, part)}; leave --init out.")
     return weights
+
+
+def _check_same_form(name: str, source: Autoencoder, needed: Autoencoder) -> None:
+    if source.config != needed.config:
+        raise CheckpointError(f"The autoencoder of {name} has {source.config}, the preset needs {needed.config}.")
 
 
 def _check_same_data(run: Path, fingerprint: str) -> None:

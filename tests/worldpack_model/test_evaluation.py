@@ -49,7 +49,7 @@ def test_evaluate_model_compares_and_refuses(model: WorldPack, episodes: Path, t
     assert report["episodes"] == 4
     assert report["differences"][0]["psnr_revisit_gain"][0] == pytest.approx(0.0)
     steps = [len(turning_episode(i)) - turning_episode(i).turn_index - 1 for i in range(4)]
-    for curve in ("psnr_by_step", "detail_by_step", "detail_truth_by_step", "drift_blocks_by_step"):
+    for curve in ("psnr_by_step", "detail_by_step", "detail_truth_by_step", "drift_blocks_by_step", "median_drift_blocks_by_step"):
         assert len(report["models"][0][curve]) == max(steps)
     assert (tmp_path / "r.json").is_file()
     assert (tmp_path / "p.png").is_file()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import worldpack_model.trainer as trainer
-from worldpack_model.checkpoint import PARTS, CheckpointError, load_model, sha256
+from worldpack_model.checkpoint import PARTS, CheckpointError, load_autoencoder, load_model, sha256
 from worldpack_model.config import PRESETS
 from worldpack_model.dataset import LatentDataset
 from worldpack_model.episodes import EpisodeError, EpisodeIndex
@@ -172,6 +172,18 @@ def test_init_starts_from_a_trained_denoiser(episodes: Path, tmp_path: Path) -> 
         assert torch.equal(a[name], b[name]), name
     with pytest.raises(CheckpointError, match="packing"):
         train_model(small(episodes, tmp_path / "three", variant="recent", autoencoder=str(first), init=str(first)))
+
+
+def test_an_autoencoder_starts_from_a_trained_one(episodes: Path, tmp_path: Path) -> None:
+    first = train_model(small(episodes, tmp_path / "one", steps=0))
+    still = small(episodes, tmp_path / "two", init_autoencoder=str(first), autoencoder_steps=1, autoencoder_rate=0.0, seed=1, steps=0)
+    one, two = (load_autoencoder(str(path)) for path in (first, train_model(still)))
+    for (name, a), (_, b) in zip(one.named_parameters(), two.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    other = train_model(small(episodes, tmp_path / "three", autoencoder_steps=1, autoencoder_rate=0.0, seed=1, steps=0))
+    assert not torch.equal(next(one.parameters()), next(load_autoencoder(str(other)).parameters())), "another seed begins elsewhere"
+    with pytest.raises(CheckpointError, match="autoencoder"):
+        train_model(small(episodes, tmp_path / "four", init_autoencoder="voxel-64"))
 
 
 def test_the_past_of_a_first_step_is_standing_still(episodes: Path) -> None:
