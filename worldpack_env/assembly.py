@@ -14,6 +14,7 @@ from worldpack_env.simulator import Simulator
 from worldpack_env.starts import StartBank, StartMode
 from worldpack_env.tasks import make_task
 from worldpack_model.config import Precision, lookup
+from worldpack_model.motion import Choice
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class NavOptions(TypedDict, total=False):
     """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
 
-    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision``, ``evaluations`` and ``real_slots`` mean
-    nothing there, and ``device`` only where tensors are asked for.
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision``, ``evaluations``, ``motion`` and ``real_slots``
+    mean nothing there, and ``device`` only where tensors are asked for.
     """
 
     task: Literal["loop", "goto", "explore"]
@@ -62,6 +63,8 @@ class NavOptions(TypedDict, total=False):
     """A bank to use instead; then ``world``, ``nav_range``, ``start``, ``split`` and ``num_starts`` are the bank's."""
     evaluations: int | None
     """Network evaluations per env step; None takes the model's default."""
+    motion: Choice
+    """How an imagined body moves where the model is not sure: ``likeliest`` (default) or ``drawn`` by its probability."""
     output: Literal["numpy", "torch"]
     """``torch``: observations are tensors on the model's device, where imagined frames are made (the real environment's are copied there; without a
     model, ``device`` says where). Rewards, flags and infos are NumPy in any case. Default ``numpy``, which Gymnasium's spaces and SB3 know."""
@@ -110,7 +113,9 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             raise ValueError(f"real_slots is {engines}, expected 0 to {num_slots - 1}: fewer than the {num_slots} slots.")
         if engines and tensors:
             raise ValueError("real_slots show arrays; make the environment with output='numpy'.")
-        simulator = Imagination(model, num_slots - engines, evaluations=options.get("evaluations"), on_device=tensors)
+        simulator = Imagination(
+            model, num_slots - engines, evaluations=options.get("evaluations"), motion=options.get("motion", "likeliest"), on_device=tensors
+        )
         if engines:
             from worldpack_env.mixture import Mixture
             from worldpack_env.reality import Reality

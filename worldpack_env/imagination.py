@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start
+from worldpack_model.config import lookup
+from worldpack_model.motion import Choice
 
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
@@ -35,13 +37,16 @@ class Imagination:
     The generators live on the CPU on any device, so the noise of an episode depends on its seed alone.
     """
 
-    def __init__(self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, on_device: bool = False) -> None:
+    def __init__(
+        self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, motion: Choice = "likeliest", on_device: bool = False
+    ) -> None:
         """Makes ``num_slots`` empty slots.
 
         Args:
             model: predicts the frames; shared, never changed.
             num_slots: episodes at a time.
             evaluations: network evaluations per env step; None takes the model's default.
+            motion: ``likeliest`` or ``drawn``, see :meth:`WorldPack.predict`.
             on_device: show frames as tensors on the model's device, where they are made.
 
         Raises:
@@ -49,9 +54,10 @@ class Imagination:
         """
         if num_slots < 1:
             raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
+        lookup(dict.fromkeys(get_args(Choice)), motion, "motion")
         if evaluations is not None and evaluations < 1:
             raise ValueError(f"evaluations is {evaluations}, expected at least 1, or None for the model's default.")
-        self.model, self.num_slots, self.evaluations = model, num_slots, evaluations
+        self.model, self.num_slots, self.evaluations, self.motion = model, num_slots, evaluations, motion
         height, width = model.config.frame_size
         self.frame_size = (int(height), int(width))
         self.memory = model.new_memory(num_slots)
@@ -95,7 +101,9 @@ class Imagination:
         """
         rows = list(slots)
         generators = [self._generators[slot] for slot in rows]
-        predicted = self.model.predict(self.memory, rows, actions, generators, evaluations=self.evaluations, on_device=self.on_device)
+        predicted = self.model.predict(
+            self.memory, rows, actions, generators, evaluations=self.evaluations, motion=self.motion, on_device=self.on_device
+        )
         good = np.asarray(predicted.finite, np.bool_)
         fine = np.flatnonzero(good).tolist()
         kept = [rows[i] for i in fine]

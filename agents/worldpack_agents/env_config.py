@@ -43,6 +43,8 @@ class EnvConfig:
     """How many different starts there are."""
     evaluations: int | None = None
     """Network evaluations for each imagined step; None takes the model's default."""
+    motion: Literal["likeliest", "drawn"] = "likeliest"
+    """How an imagined body moves where the model is not sure: always as it most probably would, or drawn by its probability."""
     device: str = "auto"
     """Where the world model runs: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -110,7 +112,7 @@ def make_envs(
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     if where == "real":
-        for name in ("model", "evaluations", "device", "precision"):
+        for name in ("model", "evaluations", "motion", "device", "precision"):
             kwargs.pop(name)
     else:
         kwargs["real_slots"] = real_envs

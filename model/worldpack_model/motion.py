@@ -16,7 +16,7 @@ Legend: B batch, F context frames, K footprints, P blocks asked about, M alterna
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ from worldpack_model.geometry import (
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints
 
+Choice = Literal["likeliest", "drawn"]
+"""Which of the alternatives a body takes."""
 BLOCKED_SHARE = 0.55
 """A commanded walk that covers less than this share of its free distance counts as blocked (a start from rest covers 0.73 of it)."""
 _WIDTH, _SAID, _TRUNK_WIDTH, _TRUNK_LAYERS, _ALTERNATIVES = 32, 24, 256, 3, 6
@@ -52,6 +54,8 @@ STRAYED_BLOCKS = 0.4
 """Blocks; standard deviation of how far beside, along each horizontal axis."""
 _SAME = 0.1
 """Blocks; alternatives this near to each other are about the same."""
+_LEAST = 0.05
+"""Probability below which an alternative is not drawn."""
 _TAIL = 0.05
 """Blocks; see the loss."""
 _STATE = 39
@@ -179,11 +183,27 @@ class MotionPrediction(NamedTuple):
     """``(B, M, 3)``."""
 
     @property
+    def _support(self) -> torch.Tensor:
+        """``(B, M)`` probability of each alternative and of those near to it."""
+        apart = (self.means[:, :, None] - self.means[:, None]).abs().sum(-1)  # (B, M, M)
+        return (torch.softmax(self.logits, dim=-1)[:, None] * torch.exp(-apart / _SAME)).sum(-1)
+
+    @property
     def likeliest(self) -> torch.Tensor:
         """``(B, 3)`` the alternative with most probability around it; alternatives that say nearly the same count together."""
-        apart = (self.means[:, :, None] - self.means[:, None]).abs().sum(-1)  # (B, M, M)
-        support = (torch.softmax(self.logits, dim=-1)[:, None] * torch.exp(-apart / _SAME)).sum(-1)
+        support = self._support
         return self.means[torch.arange(len(support), device=support.device), support.argmax(-1)]
+
+    def drawn(self, chance: torch.Tensor) -> torch.Tensor:
+        """``(B, 3)`` an alternative drawn by its probability, for ``chance (B,)`` uniform in [0, 1).
+
+        The likeliest alternative is right most often, but what is never likeliest then never happens: a wall that nobody has seen yet, one in ten
+        steps, stops nobody. Alternatives without any support to speak of are a trained mixture's leftovers, and left out.
+        """
+        probability = torch.softmax(self.logits, dim=-1)
+        ends = torch.where(self._support >= _LEAST, probability, 0.0).cumsum(-1)
+        index = (chance[:, None] * ends[:, -1:] >= ends).sum(-1).clamp(max=ends.shape[1] - 1)
+        return self.means[torch.arange(len(index), device=index.device), index]
 
 
 class MotionModel(nn.Module):

@@ -16,10 +16,10 @@ from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.config import ModelConfig, Precision
-from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
+from worldpack_model.diffusion import add_noise, draw_chances, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
-from worldpack_model.motion import Blocks, Body, MotionModel, advance, realised, unhindered, was_blocked
+from worldpack_model.motion import Blocks, Body, Choice, MotionModel, advance, realised, unhindered, was_blocked
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.threads import in_parts
@@ -212,6 +212,7 @@ class WorldPack(nn.Module):
         *,
         evaluations: int | None = None,
         poses: NDArray[np.float64] | None = None,
+        motion: Choice = "likeliest",
         on_device: bool = False,
     ) -> Prediction:
         """Predicts the next frame of each of ``slots`` and remembers it.
@@ -223,6 +224,7 @@ class WorldPack(nn.Module):
             generators: one for each slot: all that is random in a slot comes from its own.
             evaluations: network evaluations; None takes the model's default.
             poses: ``(n, 5)`` poses of the frames to predict where they are known (evaluation along recorded poses); None lets the model move.
+            motion: where the model moves: ``likeliest`` takes the motion that most probably happens, ``drawn`` one by its probability.
             on_device: leave the frames on the model's device.
         """
         act = check_action(actions, "actions")
@@ -259,7 +261,8 @@ class WorldPack(nn.Module):
         body = Body(here, action, memory.motion[index], memory.actions[index])
         if known is None:
             near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
-            latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise), evaluations)
+            chances = (draw_chances(generators, self.device),) if motion == "drawn" else ()
+            latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise, *chances), evaluations)
         else:
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
         counts = memory.put(slots, latents, query, action, imagined=True, where=finite)
@@ -274,9 +277,12 @@ class WorldPack(nn.Module):
         size = self.denoiser.position.numel()
         return in_parts(lambda *part: work(*part, evaluations=evaluations), rows, size)
 
-    def _move_and_show(self, context: Context, body: Body, near: Footprints, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:
-        """As :meth:`_show`, where the motion model says that the bodies get to."""
-        query = advance(body.pose, body.action, self.motion(body, (context, near)).likeliest)
+    def _move_and_show(
+        self, context: Context, body: Body, near: Footprints, noise: torch.Tensor, chance: torch.Tensor | None = None, *, evaluations: int
+    ) -> tuple[torch.Tensor, ...]:
+        """As :meth:`_show`, where the motion model says that the bodies get to; ``chance (B,)`` draws among what it says."""
+        moves = self.motion(body, (context, near))
+        query = advance(body.pose, body.action, moves.likeliest if chance is None else moves.drawn(chance))
         return self._show(context, body, query, noise, evaluations=evaluations)
 
     def _show(self, context: Context, body: Body, query: torch.Tensor, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:

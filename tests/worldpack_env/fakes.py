@@ -134,6 +134,7 @@ class FakeModel:
         generators: Sequence[torch.Generator],
         *,
         evaluations: int | None = None,
+        motion: str = "likeliest",
         on_device: bool = False,
     ) -> Any:
         """Paints the next frames."""

@@ -103,6 +103,8 @@ def test_bad_simulators() -> None:
         Imagination(FakeModel(), 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="evaluations is 0"):
         Imagination(FakeModel(), 1, evaluations=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no motion named 'drwan'.*Did you mean 'drawn'"):
+        Imagination(FakeModel(), 1, motion="drwan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_slots is 0"):
         Reality("counting", 0, factory=counting)
     with pytest.raises(ValueError, match="no world named 'voxl'.*voxel"):

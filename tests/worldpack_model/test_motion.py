@@ -102,6 +102,19 @@ def test_the_likeliest_alternative_is_no_mean() -> None:
     assert MotionPrediction(torch.tensor([[0.8, 0.1, 0.1]]).log(), means).likeliest[0, 2].item() == 0.0
 
 
+def test_alternatives_are_drawn_by_their_probability() -> None:
+    means = torch.tensor([0.0, 0.4, 0.8, 0.81])[:, None] * torch.tensor([0.0, 0, 1])
+    split = MotionPrediction(torch.tensor([0.27, 0.03, 0.35, 0.35]).log().expand(8000, -1), means.expand(8000, -1, -1))
+    chance = torch.rand(8000, generator=torch.Generator().manual_seed(0))
+    ahead = split.drawn(chance)[:, 2]
+    assert (ahead == 0.0).float().mean().item() == pytest.approx(0.27 / 0.97, abs=0.02)
+    assert not (ahead == 0.4).any(), "too improbable"
+    assert (ahead > 0.5).float().mean().item() == pytest.approx(0.7 / 0.97, abs=0.02)
+    edges = MotionPrediction(split.logits[:2], split.means[:2]).drawn(torch.tensor([0.0, 1 - 2**-24]))
+    assert torch.equal(edges, means[[0, 3]])
+    assert torch.equal(split.drawn(chance), split.drawn(chance))
+
+
 def test_shaken_poses_lead_to_the_truth() -> None:
     before, generator = body(4000), torch.Generator().manual_seed(0)
     after = before.pose + torch.tensor([0.1, 0.0, 0.8, 0.0, 0.0])

@@ -58,6 +58,19 @@ def test_slots_do_not_depend_on_the_batch(model: WorldPack) -> None:
     assert np.abs(together[1].astype(int) - alone[1].astype(int)).max() <= 1
 
 
+def test_motion_that_is_drawn_comes_from_the_slots_own_generator(model: WorldPack) -> None:
+    def run(order: list[int]) -> np.ndarray:
+        memory, gens = start(model, 3), generators(10, 11, 12)
+        shown = [model.predict(memory, order, ACTIONS[order], [gens[i] for i in order], motion="drawn") for _ in range(6)]
+        return np.stack([p.poses[order.index(1)] for p in shown])
+
+    assert run([0, 1, 2]) == pytest.approx(run([2, 0, 1]), abs=1e-4)
+    memory = start(model, 3)
+    gens = generators(10, 11, 12)
+    likeliest = np.stack([model.predict(memory, [1], ACTIONS[[1]], [gens[1]]).poses[0] for _ in range(6)])
+    assert np.abs(run([1]) - likeliest).max() > 1e-3, "an untrained model is sure of nothing"
+
+
 def test_same_seed_same_rollout_whatever_the_global_generators_do(model: WorldPack) -> None:
     def run(disturb: int) -> np.ndarray:
         torch.manual_seed(disturb)
