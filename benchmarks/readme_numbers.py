@@ -164,11 +164,13 @@ def speed_table(data: dict[str, Any]) -> list[str]:
         f"**How fast?** Imagined env steps per second on {machine['cores']} cores ({machine['processor']}, {data['precision']}), all slots together,",
         f"median; and the share of the {data['matrix_gflops_per_second']:.0f} GF/s at which these cores multiply large matrices in that precision.",
         "",
-        "| slots | evaluations per step | env steps/s | share of the matrix rate |",
-        "|---|---|---|---|",
+        "| slots | evaluations per step | compiled | env steps/s | share of the matrix rate |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r['slots']} | {r['evaluations']} | {r['env_steps_per_second']:.0f} | {100 * r['share_of_matrix_rate']:.0f} % |" for r in data["rows"]
+        f"| {r['slots']} | {r['evaluations']} | {'yes' if r.get('compiled') else 'no'} | {r['env_steps_per_second']:.0f} "
+        f"| {100 * r['share_of_matrix_rate']:.0f} % |"
+        for r in data["rows"]
     ]
     parts = data["parts_of_a_prediction"]
     shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in parts["share_of_time"].items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ class BenchSpeedConfig:
     """Frames already in each slot's memory (for the whole env: steps taken before the timed ones)."""
     repeats: int = 15
     """Timed steps of each setting; the median is reported."""
+    compile: bool = False
+    """Measure the compiled model as well."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     device: str = "auto"
@@ -63,15 +66,18 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
     model = WorldPack.from_pretrained(config.model, device=config.device, precision=config.precision)
     rate = matrix_rate(model)
     rows = []
-    for slots in config.slots:
-        for evaluations in config.evaluations:
-            call = _walker(model, config, slots, evaluations)
-            predict, step = median_seconds(call, config.repeats), _time_env(model, config, slots, evaluations)
-            flops, moved = operations(call), traffic(call)
+    compiled = WorldPack.from_pretrained(config.model, device=config.device, precision=config.precision) if config.compile else None
+    for slots, evaluations in itertools.product(config.slots, config.evaluations):
+        call = _walker(model, config, slots, evaluations)
+        flops, moved = operations(call), traffic(call)
+        for timed in (model,) if compiled is None else (model, compiled.compile_for(slots)):
+            predict = median_seconds(_walker(timed, config, slots, evaluations), config.repeats)
+            step = _time_env(timed, config, slots, evaluations)
             rows.append(
                 {
                     "slots": slots,
                     "evaluations": evaluations,
+                    "compiled": timed is compiled,
                     "ms_per_step": 1000 * step,
                     "ms_predict_alone": 1000 * predict,
                     "env_steps_per_second": slots / step,
@@ -169,6 +175,8 @@ class BenchTrainConfig:
     """Slots."""
     updates: int = 8
     """PPO updates that are timed, after one to warm up."""
+    compile: bool = False
+    """Compile the world model."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     device: str = "auto"
@@ -195,7 +203,7 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     model = WorldPack.from_pretrained(config.model, device=config.device, precision=config.precision)
-    settings = TrainAgentConfig(out=Path("."), env=EnvConfig(num_starts=config.num_envs), num_envs=config.num_envs)
+    settings = TrainAgentConfig(out=Path("."), env=EnvConfig(num_starts=config.num_envs, compile=config.compile), num_envs=config.num_envs)
     envs = make_envs(settings.env, "imagined", num_envs=config.num_envs, model=model)
     try:
         agent = build(settings, SB3VecEnv(envs))
@@ -216,6 +224,7 @@ def bench_train(config: BenchTrainConfig) -> dict[str, Any]:
     report = {
         "what": f"PPO in WorldPack/GoTo-v0, {config.num_envs} slots, {config.updates} updates of {per_update} env steps",
         "precision": "bfloat16" if model.bf16 else "float32",
+        "compiled": config.compile,
         "env_steps_per_second": per_update * config.updates / total,
         "share_of_time": {
             "world model": world.seconds / total,

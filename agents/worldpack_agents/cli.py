@@ -315,6 +315,7 @@ def _bench_speed(words: Sequence[str]) -> None:
         [
             str(r["slots"]),
             str(r["evaluations"]),
+            "yes" if r["compiled"] else "no",
             f"{r['ms_per_step']:.1f}",
             f"{r['ms_predict_alone']:.1f}",
             f"{r['env_steps_per_second']:.1f}",
@@ -324,7 +325,7 @@ def _bench_speed(words: Sequence[str]) -> None:
     ]
     rate = f"{report['precision']}, products of matrices at best {report['matrix_gflops_per_second']:.0f} GF/s"
     _table(
-        ["slots", "evaluations", "ms a step", "predict alone", "env steps/s", "of the matrix rate"],
+        ["slots", "evaluations", "compiled", "ms a step", "predict alone", "env steps/s", "of the matrix rate"],
         rows,
         f"{report['weights']}, {report['provenance']['machine']['torch_threads']} threads, {rate}",
     )

@@ -45,6 +45,8 @@ class EnvConfig:
     """Network evaluations for each imagined step; None takes the model's default."""
     motion: Literal["likeliest", "drawn"] = "likeliest"
     """How an imagined body moves where the model is not sure: always as it most probably would, or drawn by its probability."""
+    compile: bool = False
+    """Compile the world model: faster steps, after a minute at the first start on a machine. Needs a C++ compiler."""
     device: str = "auto"
     """Where the world model runs: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -112,7 +114,7 @@ def make_envs(
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     if where == "real":
-        for name in ("model", "evaluations", "motion", "device", "precision"):
+        for name in ("model", "evaluations", "motion", "compile", "device", "precision"):
             kwargs.pop(name)
     else:
         kwargs["real_slots"] = real_envs

@@ -118,9 +118,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.loglog(line, np.minimum(peak, line * slope), color="0.3", linewidth=1.5)
     axes.annotate(f"matrix products {peak:,.0f} GF/s, {report['precision']}", (line[-1], peak), ha="right", va="bottom", fontsize=8)
     axes.annotate(f"memory {slope:.0f} GB/s", (line[6], line[6] * slope), ha="left", va="top", fontsize=8)
-    for evaluations, marker in zip(sorted({r["evaluations"] for r in rows}), "osD^v", strict=False):
-        chosen = [i for i, r in enumerate(rows) if r["evaluations"] == evaluations]
-        axes.loglog(intensity[chosen], reached[chosen], marker, label=f"{evaluations} evaluation{'s' if evaluations > 1 else ''} a step")
+    kinds = sorted({(r.get("compiled", False), r["evaluations"]) for r in rows})
+    for (compiled, evaluations), marker in zip(kinds, "osD^vP", strict=False):
+        chosen = [i for i, r in enumerate(rows) if (r.get("compiled", False), r["evaluations"]) == (compiled, evaluations)]
+        label = f"{evaluations} evaluation{'s' if evaluations > 1 else ''} a step{', compiled' if compiled else ''}"
+        axes.loglog(intensity[chosen], reached[chosen], marker, label=label)
         for i in chosen:
             axes.annotate(f" {rows[i]['slots']}", (intensity[i], reached[i]), fontsize=8, va="center")
     axes.set(xlabel="operations for each byte moved", ylabel="GF/s in whole env steps", ylim=(None, 2.5 * peak))

@@ -36,10 +36,10 @@ def in_parts(work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any
     with torch.no_grad():
         if first.device.type != "cpu":
             return work(*arguments)
-        count, threads = len(first), torch.get_num_threads()
-        parts = max(1, min(threads, count // LEAST_ROWS))
-        within = max(1, min(threads // parts, count // parts * size // WORTH_A_THREAD))
-        cuts = [count * i // parts for i in range(parts + 1)]
+        threads = torch.get_num_threads()
+        cuts = _cuts(len(first), threads)
+        parts = len(cuts) - 1
+        within = max(1, min(threads // parts, len(first) // parts * size // WORTH_A_THREAD))
         pieces = [_rows(arguments, slice(a, b)) for a, b in itertools.pairwise(cuts)]
         # the last part is this thread's own
         others = [_pool(os.getpid(), threads).submit(_with_threads, within, work, piece) for piece in pieces[:-1]]
@@ -51,6 +51,16 @@ def in_parts(work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any
             # torch keeps the setting by thread, and the last one set for threads that are new to it: so after the others, and here
             torch.set_num_threads(threads)
         return done[0] if parts == 1 else tuple(torch.cat(column) for column in zip(*done, strict=True))
+
+
+def part_sizes(count: int) -> set[int]:
+    """How many rows the parts have that :func:`in_parts` makes of ``count`` on a processor, with as many threads as now."""
+    return {b - a for a, b in itertools.pairwise(_cuts(count, torch.get_num_threads()))}
+
+
+def _cuts(count: int, threads: int) -> list[int]:
+    parts = max(1, min(threads, count // LEAST_ROWS))
+    return [count * i // parts for i in range(parts + 1)]
 
 
 def _with_threads(threads: int, work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
+from worldpack_model.compiler import check_compiler
 from worldpack_model.config import ModelConfig, Precision
 from worldpack_model.diffusion import add_noise, draw_chances, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
@@ -22,7 +23,7 @@ from worldpack_model.memory import CompressedMemory
 from worldpack_model.motion import Blocks, Body, Choice, MotionModel, advance, realised, unhindered, was_blocked
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
-from worldpack_model.threads import in_parts
+from worldpack_model.threads import in_parts, part_sizes
 from worldpack_model.transformer import CDiT, PackedContext
 
 
@@ -102,6 +103,8 @@ class WorldPack(nn.Module):
         self.motion = MotionModel(config)
         self.bf16 = False
         """Whether frames are imagined in bf16 (autocast); see :meth:`in_bf16`."""
+        self._compiled: tuple[Callable[..., Any], ...] = ()
+        self._compiled_rows: set[int] = set()
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
@@ -128,6 +131,22 @@ class WorldPack(nn.Module):
         self.bf16 = True
         for parameter in self.denoiser.parameters():  # not its buffers: rays and frequencies
             parameter.data = parameter.data.bfloat16()
+        return self
+
+    def compile_for(self, rows: int) -> WorldPack:
+        """Compiles the denoiser (``torch.compile``) for calls of :meth:`predict` with ``rows`` slots; others go on as they are. Returns the model.
+
+        The first such call takes about a minute; torch keeps what it compiled on disk, and later processes take some seconds. Frames differ
+        from those of the uncompiled model by a rounding of bfloat16 here and there.
+
+        Raises:
+            RuntimeError: if torch cannot compile here; on a processor it needs a C++ compiler.
+        """
+        if not self._compiled:
+            check_compiler(self.device)
+            # the functions, not the module: a compiled module would be a part of this one, with weights of its own in state_dict()
+            self._compiled = tuple(torch.compile(f, dynamic=False) for f in (self.denoiser.prepare, self.denoiser.forward))
+        self._compiled_rows |= part_sizes(rows) if self.device.type == "cpu" else {rows}
         return self
 
     @property
@@ -307,9 +326,11 @@ class WorldPack(nn.Module):
     ) -> torch.Tensor:
         """Samples latents ``(B, C, h, w)`` at poses ``query (B, 5)`` from a context and unit ``noise (B, C, h, w)``."""
         motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
+        compiled = len(noise) in self._compiled_rows
+        prepare, denoise = self._compiled if compiled else (self.denoiser.prepare, self.denoiser)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            packed = self.denoiser.prepare(context, query)
-            return sample(lambda z, level: self.denoiser(z, level, actions, motion, packed).float(), noise, evaluations=evaluations)
+            packed = prepare(context, query)
+            return sample(lambda z, level: denoise(z, level, actions, motion, packed).float(), noise, evaluations=evaluations)
 
     def loss(self, batch: Batch, generator: torch.Generator, *, unseen_weight: float = 1.0, through_sampler: bool = False) -> Loss:
         """Training loss of the denoiser on one batch: the mean square error of the predicted clean latent (1.0 is knowing nothing).

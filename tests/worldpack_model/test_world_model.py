@@ -1,6 +1,7 @@
 """The model as a simulator: slots are independent, seeds decide, bad input is named, a failure stays in its slot."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.autoencoder import tensor_to_frames
+from worldpack_model.compiler import check_compiler
 from worldpack_model.config import PRESETS, MemoryConfig, ModelConfig
 from worldpack_model.packing import Context
 from worldpack_model.world_model import WorldPack
@@ -226,3 +228,42 @@ def test_decoding_in_bfloat16_moves_pixels_by_about_a_grey_level() -> None:
     off = np.abs(rounded - exact)
     assert off.max() <= 3
     assert 0 < off.mean() < 0.5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler uses what torch has deprecated
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++")
+def test_compiled_for_some_rows_only() -> None:
+    torch.manual_seed(0)
+    plain = WorldPack(PRESETS["debug"]).eval()
+    names, torch_threads = set(plain.state_dict()), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+
+        def shown(slots: int) -> np.ndarray:
+            memory, gens = start(plain, slots), generators(*range(slots))
+            return np.stack([plain.predict(memory, range(slots), ACTIONS[:slots], gens).frames for _ in range(2)])
+
+        before = [shown(slots) for slots in (1, 2)]
+        plain.compile_for(2)
+        calls = []
+        plain._compiled = tuple(
+            lambda *a, f=f: calls.append(len(a[0].latents if isinstance(a[0], Context) else a[0])) or f(*a) for f in plain._compiled
+        )
+        after = [shown(slots) for slots in (1, 2)]
+    finally:
+        torch.set_num_threads(torch_threads)
+    assert calls, "two rows are compiled"
+    assert set(calls) == {2}, "one row is not"
+    for one, other in zip(before, after, strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+    assert set(plain.state_dict()) == names, "compiled code is no part of the weights"
+
+
+def test_no_compiler_is_said(model: WorldPack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("no g++ found")
+
+    check_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(RuntimeError, match="no g\\+\\+ found.*C\\+\\+ compiler"):
+        model.compile_for(2)
