@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import CheckpointError, read_manifest, weights_digest, write_json
 from worldpack_model.config import VARIANTS
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, trained_on
 from worldpack_model.evaluation import Rollout, imagine, turning_point
 from worldpack_model.metrics import Floats, Metric, features, frechet_distance, lpips_metric, psnr, ssim
 from worldpack_model.provenance import provenance
@@ -184,7 +184,7 @@ def _read(cell: str, data: Mapping[str, Path], count: int) -> list[Episode]:
     entries = [e for e in index.filter(task=task, nav_range=int(reach)) if e.turn_index is not None][:count]
     if not entries:
         raise EpisodeError(f"{data[cell]} holds no {cell} episodes.")
-    seen = [e.seed for e in entries if e.world == "voxel" and split_of(e.seed) == "train"]
+    seen = [e.seed for e in entries if trained_on(e.world, e.seed)]
     if seen:
         raise EpisodeError(f"{data[cell]} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
     return [index.read(entry) for entry in entries]

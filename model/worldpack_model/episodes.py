@@ -86,6 +86,15 @@ class UnsafePathError(EpisodeError):
     """An index points outside its own folder."""
 
 
+SPLIT_WORLDS: Final = ("voxel", "minecraft")
+"""Worlds whose seeds are split; others have seeds of their own."""
+
+
+def trained_on(world: str, seed: int) -> bool:
+    """Whether ``seed`` of ``world`` may be in a model's training data."""
+    return world in SPLIT_WORLDS and split_of(seed) == "train"
+
+
 def split_of(seed: int) -> str:
     """Name of the split (``train``, ``val``, ``test``) that world ``seed`` belongs to.
 

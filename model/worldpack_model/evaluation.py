@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, split_of
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, trained_on
 from worldpack_model.geometry import wrap_degrees
 from worldpack_model.metrics import Floats, bootstrap, detail, psnr, ssim
 from worldpack_model.provenance import provenance
@@ -202,7 +202,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     entries = [e for e in index.filter(task=config.task, nav_range=config.nav_range) if e.turn_index is not None][: config.episodes]
     if not entries:
         raise EpisodeError(f"{config.data} holds no {config.task}-{config.nav_range} episodes; record some or choose another task and range.")
-    seen = [e.seed for e in entries if e.world == "voxel" and split_of(e.seed) == "train"]
+    seen = [e.seed for e in entries if trained_on(e.world, e.seed)]
     if seen:
         raise EpisodeError(f"{config.data} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
     episodes = [index.read(entry) for entry in entries]

@@ -46,6 +46,14 @@ def test_bf16_is_close(model: WorldPack, tmp_path: Path) -> None:
         assert torch.allclose(value.float(), again[name].float(), rtol=1e-2, atol=1e-6), name
 
 
+def test_what_poses_hang_on_is_stored_exactly(model: WorldPack, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m")
+    motion, autoencoder = (load_file(tmp_path / "m" / f"{part}.safetensors") for part in ("motion", "autoencoder"))
+    assert {v.dtype for v in motion.values() if v.numel() < 10_000} == {torch.float32}
+    assert {v.dtype for v in motion.values() if v.numel() >= 10_000} == {torch.bfloat16}
+    assert autoencoder["standardise.running_mean"].dtype == torch.float32
+
+
 def test_unknown_name_suggests() -> None:
     with pytest.raises(CheckpointError, match="no model 'voxel64'"):
         load_model("voxel64")
