@@ -50,7 +50,7 @@ from worldpack_model.episodes import (
     write_atomically,
     write_episode,
 )
-from worldpack_model.geometry import BOX, box_corner, wrap_degrees
+from worldpack_model.geometry import BOX, DPITCH, DYAW, TICKS_PER_STEP, box_corner, wrap_degrees
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,18 +83,19 @@ class _Stuck(Exception):
 class WorldFactory(Protocol):
     """Makes an engine by name, as :func:`worldpack_env.worlds.make_world`; must be picklable for parallel recording."""
 
-    def __call__(self, name: str, *, frame_size: tuple[int, int]) -> World:
-        """Makes the engine ``name`` with frames of ``frame_size`` (height, width) pixels."""
+    def __call__(self, name: str, *, frame_size: tuple[int, int], ticks_per_step: int = TICKS_PER_STEP) -> World:
+        """Makes the engine ``name`` with frames of ``frame_size`` (height, width) pixels and steps of so many ticks."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- one episode
 
 
 class _Tape:
-    """Collects what a world shows while scripts play in it."""
+    """Collects what a world shows while scripts play in it: a frame for each step of the world, be that an action or a tick of one."""
 
     def __init__(self, world: World, view: WorldView) -> None:
         self.view = view
+        self.ticks: int = getattr(world, "ticks_per_step", TICKS_PER_STEP)
         self.frames = [view.frame.copy()]
         self.poses = [view.pose.copy()]
         self.blocks = [world.solid(box_corner(view.pose), BOX)]
@@ -107,16 +108,24 @@ class _Tape:
         try:
             action = next(script)
             while True:
-                self.view = world.step(action)
-                self.frames.append(self.view.frame.copy())
-                self.poses.append(self.view.pose.copy())
-                self.blocks.append(world.solid(box_corner(self.view.pose), BOX))
-                self.actions.append(action)
-                self.blocked.append(bool(self.view.blocked))
-                self.phases.append(phase)
-                action = script.send(self.view)
+                action = script.send(self._act(world, action, phase))
         except StopIteration as stop:
             return bool(stop.value)
+
+    def _act(self, world: World, action: Action, phase: str) -> WorldView:
+        """Plays one action, whole or tick by tick: the camera turns before the first tick, as in an env step."""
+        begin, held = len(self.actions), action
+        for _ in range(TICKS_PER_STEP // self.ticks):
+            self.view = world.step(held)
+            self.frames.append(self.view.frame.copy())
+            self.poses.append(self.view.pose.copy())
+            self.blocks.append(world.solid(box_corner(self.view.pose), BOX))
+            self.actions.append(held)
+            self.blocked.append(bool(self.view.blocked))
+            self.phases.append(phase)
+            held = held.copy()
+            held[[DPITCH, DYAW]] = 0.0
+        return self.view._replace(blocked=any(self.blocked[begin:]))
 
 
 def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: np.random.Generator, explore_steps: int = 128) -> Episode:
@@ -223,6 +232,7 @@ def _play(
         waypoints=path_points(surface, waypoints),
         phases=tuple(tape.phases),
         turn_index=turn_index,
+        ticks_per_step=tape.ticks,
         blocked=np.array(tape.blocked, np.bool_),
         blocks=None if any(box is None for box in tape.blocks) else np.stack([box for box in tape.blocks if box is not None]),
     )
@@ -285,6 +295,8 @@ class RecordConfig:
     """Height and width of the frames in pixels, one number if they are the same: 64, or 360 640."""
     explore_steps: int = 128
     """Actions of an explore, bump or stroll episode."""
+    fps: Literal[5, 20] = 5
+    """Frames a second: 5 is one for each action, which models are trained on; 20 is one for each game tick, as in LoopNav's own files."""
     workers: int = field(default_factory=_cores)
     """Processes that record at the same time, one world each; by default one for each core."""
 
@@ -299,6 +311,8 @@ class RecordConfig:
                 raise ValueError(f"{name} must be at least 1, not {value}.")
         if any(side < 16 or side % 2 for side in self.size):
             raise ValueError(f"frame_size must be even and at least 16, not {self.frame_size}.")
+        if self.fps not in (5, 20):
+            raise ValueError(f"fps is {self.fps}, expected 5 or 20.")
         if self.split not in SPLITS:
             raise ValueError(f"There is no split named {self.split!r}; known: {', '.join(SPLITS)}.")
         if self.seed < 0 or self.seed + self.episodes > len(SPLITS[self.split]):
@@ -369,7 +383,7 @@ def _produce(config: RecordConfig, factory: WorldFactory, numbers: list[int]) ->
     """Records episodes and yields them as they are finished."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
-        world = factory(config.world, frame_size=config.size) if numbers else None
+        world = _make(config, factory) if numbers else None
         try:
             for number in numbers:
                 assert world is not None
@@ -398,6 +412,10 @@ def _produce(config: RecordConfig, factory: WorldFactory, numbers: list[int]) ->
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _make(config: RecordConfig, factory: WorldFactory) -> World:
+    return factory(config.world, frame_size=config.size) if config.fps == 5 else factory(config.world, frame_size=config.size, ticks_per_step=1)
+
+
 _worker: tuple[RecordConfig, World] | None = None
 
 
@@ -411,7 +429,7 @@ def _start_worker(config: RecordConfig, factory: WorldFactory) -> None:
 
     cv2.setNumThreads(1)
     numba.set_num_threads(1)
-    _worker = config, factory(config.world, frame_size=config.size)
+    _worker = config, _make(config, factory)
 
 
 def _end_with_parent() -> None:
@@ -499,7 +517,7 @@ def _check_recipe(config: RecordConfig) -> None:
     if path.is_file():
         try:
             recipe = json.loads(path.read_text(encoding="utf-8"))
-            known, scripts = recipe["config"], str(recipe["versions"].get("recorder", "1"))
+            known, scripts = {"fps": 5, **recipe["config"]}, str(recipe["versions"].get("recorder", "1"))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RecordError(f"{path} is not a recipe; record into another folder.") from None
         other = [name for name in settings if known.get(name) != settings[name]]

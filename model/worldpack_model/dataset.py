@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, write_folder
 from worldpack_model.config import ModelConfig
-from worldpack_model.episodes import EpisodeError, EpisodeIndex
+from worldpack_model.episodes import EpisodeError, EpisodeIndex, in_env_steps
 from worldpack_model.geometry import BOX, box_corner
 from worldpack_model.motion import UNKNOWN, Blocks, Body, unhindered
 from worldpack_model.packing import Context
@@ -89,7 +89,7 @@ class LatentDataset:
         """
         latents, poses, actions, starts, blocks = [], [], [], [0], []
         for entry in index:
-            episode = index.read(entry, verify=False)
+            episode = in_env_steps(index.read(entry, verify=False))
             if len(episode) < 2:
                 raise EpisodeError(f"Episode {entry.stem} has {len(episode)} frame; training needs at least 2. Remove it and rebuild the index.")
             parts = [encode(episode.frames[i : i + 32]).half() for i in range(0, len(episode), 32)]  # 32: fits the caches

@@ -20,7 +20,9 @@ A record's action led to *that* record's frame. It is converted here, at the bor
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -45,6 +47,7 @@ from worldpack_model.geometry import (
     camera_to_loopnav,
     loopnav_to_pose,
     pose_to_loopnav,
+    wrap_degrees,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -454,6 +457,45 @@ def _legs_of_loopnav(goals: list[Any], poses: NDArray[np.float64]) -> tuple[NDAr
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- index
+
+
+def in_env_steps(episode: Episode) -> Episode:
+    """An episode with a frame for every env step, whether it was recorded so or tick by tick.
+
+    Raises:
+        EpisodeError: if its frames are further apart, or it is not even one step.
+    """
+    ticks, rest = divmod(TICKS_PER_STEP, episode.ticks_per_step)
+    if rest or not ticks:
+        raise EpisodeError(f"Frames of the episode are {episode.ticks_per_step} ticks apart, which makes no steps of {TICKS_PER_STEP}.")
+    return episode if ticks == 1 else at_env_steps(episode, ticks)
+
+
+def at_env_steps(episode: Episode, ticks: int) -> Episode:
+    """An episode recorded tick by tick as one of steps of ``ticks`` ticks; a rest of fewer ticks at its end is left out.
+
+    Raises:
+        EpisodeError: if it is no longer than one step.
+    """
+    kept = np.arange(0, len(episode), ticks)
+    if len(kept) < 2:
+        raise EpisodeError(f"The episode has {len(episode)} records, which is not even one step of {ticks}.")
+    poses = episode.poses[kept]
+    keys = np.stack([episode.actions[a:b].mean(axis=0) for a, b in itertools.pairwise(kept)])
+    actions = (keys >= 0.5).astype(np.float32)
+    actions[:, DPITCH], actions[:, DYAW] = np.diff(poses[:, 4]), wrap_degrees(np.diff(poses[:, 3]))
+    turn = None if episode.turn_index is None else int(np.searchsorted(kept, episode.turn_index))
+    return dataclasses.replace(
+        episode,
+        frames=episode.frames[kept],
+        poses=poses,
+        actions=actions,
+        phases=tuple(episode.phases[t] for t in kept),
+        turn_index=turn if turn is not None and turn < len(kept) else None,
+        ticks_per_step=episode.ticks_per_step * ticks,
+        blocked=None if episode.blocked is None else np.array([episode.blocked[a:b].any() for a, b in itertools.pairwise(kept)]),
+        blocks=None if episode.blocks is None else episode.blocks[kept],
+    )
 
 
 @dataclass(frozen=True)

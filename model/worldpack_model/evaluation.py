@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, trained_on
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, in_env_steps, trained_on
 from worldpack_model.geometry import wrap_degrees
 from worldpack_model.metrics import Floats, bootstrap, detail, psnr, ssim
 from worldpack_model.provenance import provenance
@@ -205,7 +205,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     seen = [e.seed for e in entries if trained_on(e.world, e.seed)]
     if seen:
         raise EpisodeError(f"{config.data} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
-    episodes = [index.read(entry) for entry in entries]
+    episodes = [in_env_steps(index.read(entry)) for entry in entries]
     begins = [turning_point(e) for e in episodes]
     results: list[dict[str, Any]] = []
     rollouts: dict[str, list[Rollout]] = {}

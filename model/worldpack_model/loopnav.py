@@ -17,8 +17,6 @@ Legend: T records of an episode, k ticks of a step.
 from __future__ import annotations
 
 import csv
-import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, read_episode, read_records
+from worldpack_model.episodes import Episode, EpisodeError, at_env_steps, read_episode, read_records
 from worldpack_model.evaluation import Rollout, imagine
-from worldpack_model.geometry import DPITCH, DYAW, TICKS_PER_STEP, wrap_degrees
+from worldpack_model.geometry import TICKS_PER_STEP
 from worldpack_model.metrics import Metric, bootstrap, features, frechet_distance, lpips_metric, psnr, ssim
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
@@ -89,32 +87,6 @@ def fitted(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     middle = np.ascontiguousarray(frame[top : top + tall, left : left + wide])
     small: NDArray[np.uint8] = cv2.resize(middle, (size[1], size[0]), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return small
-
-
-def at_env_steps(episode: Episode, ticks: int) -> Episode:
-    """An episode recorded tick by tick as one of steps of ``ticks`` ticks; a rest of fewer ticks at its end is left out.
-
-    Raises:
-        EpisodeError: if it is no longer than one step.
-    """
-    kept = np.arange(0, len(episode), ticks)
-    if len(kept) < 2:
-        raise EpisodeError(f"The episode has {len(episode)} records, which is not even one step of {ticks}.")
-    poses = episode.poses[kept]
-    keys = np.stack([episode.actions[a:b].mean(axis=0) for a, b in itertools.pairwise(kept)])
-    actions = (keys >= 0.5).astype(np.float32)
-    actions[:, DPITCH], actions[:, DYAW] = np.diff(poses[:, 4]), wrap_degrees(np.diff(poses[:, 3]))
-    turn = None if episode.turn_index is None else int(np.searchsorted(kept, episode.turn_index))
-    return dataclasses.replace(
-        episode,
-        frames=episode.frames[kept],
-        poses=poses,
-        actions=actions,
-        phases=tuple(episode.phases[t] for t in kept),
-        turn_index=turn if turn is not None and turn < len(kept) else None,
-        ticks_per_step=episode.ticks_per_step * ticks,
-        blocked=None,
-    )
 
 
 def find_episodes(root: Path, split: Path | None = None) -> list[Path]:

@@ -4,7 +4,7 @@ The form is that of OpenAI's Video Pre-Training data (Baker et al. 2022, arXiv:2
 share. A line is one game tick: ``keyboard.keys`` held (``key.keyboard.w``), ``mouse.dx, dy`` in pixels, of which 2400 are a full turn, ``isGuiOpen``,
 and the pose ``xpos ypos zpos yaw pitch`` in MineRL's degrees. Frame ``i`` is what the player saw when doing line ``i``, so the alignment is ours.
 
-* **Time**: every ``ticks_per_step`` lines are one step, by ``loopnav.at_env_steps``: keys held for most of them, the camera turned by as much as the
+* **Time**: every ``ticks_per_step`` lines are one step, by ``episodes.at_env_steps``: keys held for most of them, the camera turned by as much as the
   poses say. The mouse says the same; where it does not, poses and pictures do not belong together and the recording is refused.
 * **What is kept**: stretches in which a player walks and looks. An open menu, a leap (death, a portal, a boat) and a line that is no record end one.
 * **Pictures**: the middle, cut to the wanted aspect and made smaller.
@@ -26,9 +26,9 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from worldpack_model.episodes import SPLITS, Episode, EpisodeDamagedError, EpisodeError, EpisodeFormatError, EpisodeIndex, write_episode
+from worldpack_model.episodes import SPLITS, Episode, EpisodeDamagedError, EpisodeError, EpisodeFormatError, EpisodeIndex, at_env_steps, write_episode
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, TICKS_PER_STEP, check_pose, wrap_degrees
-from worldpack_model.loopnav import at_env_steps, fitted
+from worldpack_model.loopnav import fitted
 
 LOGGER = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from tests.worldpack_env.recorder_world import RecorderWorld, make_fake
 from worldpack_env import recorder
 from worldpack_env.explorers import Style
 from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, record, record_episode
-from worldpack_env.worlds import Surface, WorldView
-from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, read_episode, write_episode
+from worldpack_env.worlds import WORLDS, Surface, WorldView
+from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, in_env_steps, read_episode, write_episode
 from worldpack_model.geometry import BOX, DPITCH, DYAW, KEYS, box_corner, wrap_degrees
+from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav
 
 TASKS = [
     ("ABA", 5),
@@ -378,3 +379,44 @@ def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signa
     again = run(RecordConfig(out=out, episodes=done + 1, world="fake", mix=SMALL, frame_size=16, explore_steps=12, workers=1))
     assert len(again) >= done + 1 - 4  # numbers in flight may leave gaps below the last one, which are now filled
     again.verify()
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- every tick
+
+
+def test_twenty_frames_a_second_show_every_tick_of_the_same_walk(tmp_path: Path) -> None:
+    settings = RecordConfig(out=tmp_path / "steps", episodes=1, mix={"ABA-5": 1.0}, frame_size=(36, 64), workers=1)
+    ticks = replace(settings, out=tmp_path / "ticks", fps=20)
+    (by_steps, by_ticks) = (next(iter(index.read(entry) for entry in index)) for index in (record(s, progress=False) for s in (settings, ticks)))
+    assert (by_steps.ticks_per_step, by_ticks.ticks_per_step) == (4, 1)
+    assert len(by_ticks) == 4 * (len(by_steps) - 1) + 1
+    again = in_env_steps(by_ticks)
+    assert np.array_equal(again.poses, by_steps.poses)
+    assert again.actions == pytest.approx(by_steps.actions, abs=1e-4)
+    assert again.turn_index == by_steps.turn_index
+    assert again.phases == by_steps.phases
+    assert again.ticks_per_step == 4
+    assert np.array_equal(again.blocked, by_steps.blocked)  # type: ignore[arg-type]
+    assert np.array_equal(again.blocks, by_steps.blocks)  # type: ignore[arg-type]
+    assert np.abs(again.frames.astype(int) - by_steps.frames.astype(int)).mean() < 3, "compressed twice, alike"
+    home = by_ticks.poses[by_ticks.phases.index("close")]
+    assert np.linalg.norm(home[[0, 2]] - by_ticks.poses[0][[0, 2]]) < 1, "A to B to A"
+    with pytest.raises(RecordError, match="other settings"):
+        record(replace(ticks, fps=5), progress=False)
+    with pytest.raises(ValueError, match="fps is 10"):
+        replace(ticks, fps=10)
+
+
+def test_worlds_without_single_ticks_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORLDS, "fake", "tests.worldpack_env.recorder_world:RecorderWorld")
+    with pytest.raises(ValueError, match="'fake' are 4 ticks; it has no steps of 1"):
+        record(config(tmp_path, fps=20), progress=False)
+
+
+def test_loopnavs_protocol_on_own_recordings(tmp_path: Path) -> None:
+    out = tmp_path / "ticks"
+    record(RecordConfig(out=out, episodes=2, mix={"ABA-5": 1.0}, frame_size=(90, 160), fps=20, split="test", workers=1), progress=False)
+    report = evaluate_loopnav(LoopNavConfig(data=out, device="cpu"))
+    row = report["models"]["voxel-64"]["ABA-5"]
+    assert row["episodes"] == 2
+    assert row["psnr_revisit"][0] > 12, "the way home was seen on the way out"

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldpack_model.geometry import TICKS_PER_STEP
+
 
 class BackendUnavailable(RuntimeError):
     """A real engine cannot be used or stopped answering; the message says what to install or do."""
@@ -87,27 +89,33 @@ WORLDS: dict[str, str] = {
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
-def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> World:
     """Makes an engine by name.
 
     Args:
         name: a key of ``WORLDS``.
         frame_size: (height, width) of its frames in pixels.
+        ticks_per_step: game ticks of 50 ms of a step; environments and models have the default, recordings may show every tick.
 
     Raises:
-        ValueError: if there is no such engine.
+        ValueError: if there is no such engine, or its steps cannot be so long.
         TypeError: if its class lacks a part of the :class:`World` protocol.
         BackendUnavailable: if it cannot run here; the message says what to install.
     """
     import difflib
     import importlib
+    import inspect
 
     if name not in WORLDS:
         near = difflib.get_close_matches(name, WORLDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
     module, _, attribute = WORLDS[name].partition(":")
-    world: World = getattr(importlib.import_module(module), attribute)(frame_size=frame_size)
+    kind = getattr(importlib.import_module(module), attribute)
+    length = {} if ticks_per_step == TICKS_PER_STEP else {"ticks_per_step": ticks_per_step}
+    if length and "ticks_per_step" not in inspect.signature(kind).parameters:
+        raise ValueError(f"Steps of the world {name!r} are {TICKS_PER_STEP} ticks; it has no steps of {ticks_per_step}.")
+    world: World = kind(frame_size=frame_size, **length)
     missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
     if missing:
         raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")

@@ -64,7 +64,10 @@ class MinecraftWorld:
 
     name: str = "minecraft"
 
-    def __init__(self, frame_size: tuple[int, int] = (64, 64), *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, frame_size: tuple[int, int] = (64, 64), *, ticks_per_step: int = TICKS_PER_STEP, timeout: float = TIMEOUT) -> None:
+        if ticks_per_step < 1:
+            raise ValueError(f"ticks_per_step is {ticks_per_step}, expected at least 1.")
+        self.ticks_per_step = ticks_per_step
         height, width = (int(side) for side in frame_size)
         if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
             raise ValueError(f"frame_size is {frame_size}, expected (height, width) from {MIN_SIDE} to {MAX_SIDE} pixels each.")
@@ -127,7 +130,7 @@ class MinecraftWorld:
         return self._view(False)
 
     def step(self, action: ArrayLike) -> WorldView:
-        """Turns the camera by ``action`` (9,), then holds its keys for ``TICKS_PER_STEP`` ticks of 50 ms.
+        """Turns the camera by ``action`` (9,), then holds its keys for ``ticks_per_step`` ticks of 50 ms.
 
         Raises:
             RuntimeError: before :meth:`reset` or after :meth:`close`.
@@ -141,7 +144,7 @@ class MinecraftWorld:
         self._yaw = float(wrap_degrees(self._yaw + float(held[DYAW])))
         self._pitch = min(max(self._pitch + float(held[DPITCH]), -90.0), 90.0)
         message = np.concatenate([self._state, [self._yaw], held[:DPITCH] > 0.5]).astype("<f8")
-        _, payload = self._ask({"op": "step", "ticks": TICKS_PER_STEP}, message.tobytes())
+        _, payload = self._ask({"op": "step", "ticks": self.ticks_per_step}, message.tobytes())
         told = self._array(payload, "<f8", 9)
         if not np.isfinite(told).all():
             self._forget()
