@@ -30,8 +30,6 @@ _TEXELS: Final = 16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1
 _HORIZON: Final = (198.0, 224.0, 250.0)
 _ZENITH: Final = (84.0, 148.0, 242.0)
 _WATER_FOG: Final = (26.0, 66.0, 150.0)
-_SHADOW: Final = np.array([1.0, 0.78])
-"""Brightness without and with something above."""
 _UNIT: Final = float(2**40)
 """Parts of a block in which the grid walk counts distances."""
 _BATCH: Final = 1024
@@ -40,11 +38,10 @@ _ROOM: Final = 16
 _BEARINGS: Final = 256
 """Sectors of the horizon; a power of two."""
 _LOG2: Final = np.log2(1.0 + np.arange(4097) / 4096.0)
-# Of the six faces -x, +x, -y, +y, -z, +z: brightness, texture (0 top, 1 side, 2 bottom), texture axes (0 x, 1 y, 2 z, 3 downwards), normal.
-_FACE_SHADE: Final = np.array([0.6, 0.6, 0.5, 1.0, 0.8, 0.8])
-_FACE_SIDE: Final = np.array([1, 1, 2, 0, 1, 1])
-_FACE_U: Final = np.array([2, 2, 0, 0, 0, 0])
-_FACE_V: Final = np.array([3, 3, 2, 2, 3, 3])
+# Of the six faces -x, +x, -y, +y, -z, +z: brightness, where the face's texture (top, side, bottom) begins in its block's, normal.
+_BRIGHTNESS: Final = np.multiply.outer([0.6, 0.6, 0.5, 1.0, 0.8, 0.8], [1.0, 0.78]).reshape(-1)
+"""2 * face: without anything above; 2 * face + 1: with."""
+_FACE_TEXELS: Final = _TEXELS * np.array([1, 1, 2, 0, 1, 1])
 _FACE_X: Final = np.array([-1, 1, 0, 0, 0, 0])
 _FACE_Y: Final = np.array([0, 0, -1, 1, 0, 0])
 _FACE_Z: Final = np.array([0, 0, 0, 0, -1, 1])
@@ -378,19 +375,28 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _log2(x: float) -> float:
-    """Binary logarithm of a positive number to 1e-8, from its exponent bits and a table: several times faster than the library's."""
-    bits = np.float64(x).view(np.int64)
-    n = np.uint64((bits >> 52 - 12) & 4095)
-    logarithm: float = ((bits >> 52) - 1023) + _LOG2[n] + (_LOG2[n + np.uint64(1)] - _LOG2[n]) * (bits & (1 << 40) - 1) * 2.0**-40
-    return logarithm
+def _surroundings(
+    cells: NDArray[np.uint8], column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]
+) -> None:
+    """Fills ``blocks (n,)`` of walked rays: 2 * the kind of the block hit, and 1 more where something is above the air in front of its face.
+
+    It is as if the sun stood in the zenith. 0 for sky.
+    """
+    for n in range(count):
+        if hits[n] < 0:
+            blocks[n] = 0
+            continue
+        cell, face = hits[n] >> 3, np.uint64(hits[n] & 7)  # unsigned indices: see _walk
+        column = cell // PAD_Z
+        ix = column // PAD_Y
+        nx, ny, nz = ix - 1 + _FACE_X[face], column - ix * PAD_Y - 1 + _FACE_Y[face], cell - column * PAD_Z - 1 + _FACE_Z[face]
+        above = column_top[np.uint64(min(max(nx, 0), SIZE_X - 1)), np.uint64(min(max(nz, 0), SIZE_Z - 1))]
+        shaded = np.int64(above > ny) & np.int64(nx >= 0) & np.int64(nx < SIZE_X) & np.int64(nz >= 0) & np.int64(nz < SIZE_Z)
+        blocks[n] = 2 * np.int64(cells[np.uint64(cell)]) + shaded
 
 
 @njit(cache=True, error_model="numpy")
 def _shade(
-    cells: NDArray[np.uint8],
-    column_top: NDArray[np.int16],
-    textures: NDArray[np.float32],
     eye: NDArray[np.float64],
     far: float,
     wet: bool,
@@ -399,65 +405,74 @@ def _shade(
     rays: NDArray[np.float64],
     depth: NDArray[np.float64],
     hits: NDArray[np.int64],
+    blocks: NDArray[np.int64],
     colours: NDArray[np.float64],
 ) -> None:
-    """Fills ``colours (3, n)`` in 0-255 of walked rays; ``pixel`` is the picture's pixel width as a tangent."""
+    """Fills ``colours (3, n)`` in 0-255 of walked rays; ``pixel`` is the picture's pixel width as a tangent.
+
+    The compiler makes this one loop work on several rays at a time, as long as nothing in it branches by ray, all tables are constants, and whole
+    numbers are divided by shifts or as floating-point numbers (which is exact in the range they have). That makes it three times faster.
+    """
     ox, oy, oz = eye[0], eye[1], eye[2]
     start = 0.0 if wet else _FOG_START
     thickness = 1.0 / (far - start)
-    spot = np.empty(4)
-    for n in range(count):
-        dx, dy, dz, t, hit = rays[2, n], rays[3, n], rays[4, n], depth[n], hits[n]
+    ways_x, ways_y, ways_z = rays[2], rays[3], rays[4]
+    red, green, blue = colours[0], colours[1], colours[2]
+    for m in range(count):
+        n = np.uint64(m)
+        dx, dy, dz, sky = ways_x[n], ways_y[n], ways_z[n], hits[n] < 0
+        t, hit = 0.0 if sky else depth[n], 0 if sky else hits[n]
         s = min(max(1.5 * dy, 0.0), 1.0)
         s = s * (2.0 - s)
         fr = _WATER_FOG[0] if wet else _HORIZON[0] + (_ZENITH[0] - _HORIZON[0]) * s
         fg = _WATER_FOG[1] if wet else _HORIZON[1] + (_ZENITH[1] - _HORIZON[1]) * s
         fb = _WATER_FOG[2] if wet else _HORIZON[2] + (_ZENITH[2] - _HORIZON[2]) * s
-        if hit < 0:
-            colours[0, n], colours[1, n], colours[2, n] = fr, fg, fb
-            continue
         fog = min(max(t - start, 0.0) * thickness, 1.0)
         fog = fog if wet else fog * fog
-        cell, face = hit >> 3, np.uint64(hit & 7)  # unsigned indices: see _walk
-        column = cell // PAD_Z
-        ix = column // PAD_Y
+        cell, face = hit >> 3, hit & 7
+        column = int((cell + 0.5) * (1.0 / PAD_Z))
+        ix = int((column + 0.5) * (1.0 / PAD_Y))
         iy, iz = column - ix * PAD_Y - 1, cell - column * PAD_Z - 1
         ix -= 1
-        # Tables, not branches, wherever the face decides: it changes too often to be predicted.
-        spot[0], spot[1], spot[2] = ox + dx * t - ix, oy + dy * t - iy, oz + dz * t - iz
-        spot[3] = 1.0 - spot[1]
-        u, v, slope = spot[np.uint64(_FACE_U[face])], spot[np.uint64(_FACE_V[face])], abs(rays[np.uint64(2 + ((hit & 7) >> 1)), n])
-        # Something above the air in front of this face: as if the sun stood in the zenith.
-        nx, ny, nz = ix + _FACE_X[face], iy + _FACE_Y[face], iz + _FACE_Z[face]
-        above = column_top[np.uint64(min(max(nx, 0), SIZE_X - 1)), np.uint64(min(max(nz, 0), SIZE_Z - 1))]
-        shaded = np.int64(above > ny) & np.int64(nx >= 0) & np.int64(nx < SIZE_X) & np.int64(nz >= 0) & np.int64(nz < SIZE_Z)
-        shade = _FACE_SHADE[face] * _SHADOW[np.uint64(shaded)]
+        on_x, on_y = face < 2, (face >> 1) == 1
+        spot_x, spot_y, spot_z = ox + dx * t - ix, oy + dy * t - iy, oz + dz * t - iz
+        u, v = spot_z if on_x else spot_x, spot_z if on_y else 1.0 - spot_y
+        slope = abs(dx if on_x else dy if on_y else dz)
+        shade = _BRIGHTNESS[np.uint64(2 * face + (blocks[n] & 1))]
         # Mip level: texels a pixel covers, more at a grazing angle. Two levels are mixed, so that nothing pops when the camera moves.
-        cover = (16.0 * pixel * t) ** 2 / max(slope, 0.04)
-        level = min(max(0.5 * _log2(max(cover, 1e-12)), 0.0), 3.999)
+        cover = max((16.0 * pixel * t) ** 2 / max(slope, 0.04), 1e-12)
+        # Its binary logarithm to 1e-8, from its exponent bits and a table: several times faster than the library's.
+        bits = np.float64(cover).view(np.int64)
+        at = np.uint64((bits >> 52 - 12) & 4095)
+        low, high = _LOG2[at], _LOG2[at + np.uint64(1)]
+        logarithm = ((bits >> 52) - 1023) + low + (high - low) * (bits & (1 << 40) - 1) * 2.0**-40
+        level = min(max(0.5 * logarithm, 0.0), 3.999)
         fine = int(level)
         mix = level - fine
         width = 16 >> fine
         across, row = min(max(int(u * width), 0), width - 1), min(max(int(v * width), 0), width - 1)
-        first = (1024 - (1024 >> (2 * fine))) // 3  # texels of the finer levels: 0, 256, 320, 336, 340
+        first = ((1024 - (1024 >> (2 * fine))) * 43691) >> 17  # a third: texels of the finer levels, 0, 256, 320, 336
         texel = first + row * width + across
         coarse = first + width * width + (row >> 1) * (width >> 1) + (across >> 1)
-        kind = _TEXELS * (3 * np.int64(cells[np.uint64(cell)]) + _FACE_SIDE[face])
+        kind = 3 * _TEXELS * (blocks[n] >> 1) + _FACE_TEXELS[np.uint64(face)]
         # A few per cent of brightness by block, so that single blocks of a plain can be told apart from near by.
         h = np.uint32(ix * 73856093) ^ np.uint32(iy * 19349663) ^ np.uint32(iz * 83492791)
         h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0x5BD1E995))
         h = np.uint32(h ^ (h >> np.uint32(15)))
         near = min(max((28.0 - t) * (1.0 / 22.0), 0.0), 1.0)
-        shade *= 1.0 + 0.05 * near * (float(h & np.uint32(255)) * (1.0 / 127.5) - 1.0)
+        shade *= 1.0 + 0.05 * near * (float(np.int32(h & np.uint32(255))) * (1.0 / 127.5) - 1.0)
         one, two = np.uint64(3 * (kind + texel)), np.uint64(3 * (kind + coarse))
-        r = (textures[one] * (1.0 - mix) + textures[two] * mix) * shade
-        g = (textures[one + np.uint64(1)] * (1.0 - mix) + textures[two + np.uint64(1)] * mix) * shade
-        b = (textures[one + np.uint64(2)] * (1.0 - mix) + textures[two + np.uint64(2)] * mix) * shade
+        r = (_FLAT_TEXTURES[one] * (1.0 - mix) + _FLAT_TEXTURES[two] * mix) * shade
+        g = (_FLAT_TEXTURES[one + np.uint64(1)] * (1.0 - mix) + _FLAT_TEXTURES[two + np.uint64(1)] * mix) * shade
+        b = (_FLAT_TEXTURES[one + np.uint64(2)] * (1.0 - mix) + _FLAT_TEXTURES[two + np.uint64(2)] * mix) * shade
         if wet:
             r, g, b = 0.5 * r, 0.7 * g, 0.95 * b
-        colours[0, n] = min(r, 255.0) * (1.0 - fog) + fr * fog
-        colours[1, n] = min(g, 255.0) * (1.0 - fog) + fg * fog
-        colours[2, n] = min(b, 255.0) * (1.0 - fog) + fb * fog
+        r, g, b = (
+            min(r, 255.0) * (1.0 - fog) + fr * fog,
+            min(g, 255.0) * (1.0 - fog) + fg * fog,
+            min(b, 255.0) * (1.0 - fog) + fb * fog,
+        )
+        red[n], green[n], blue[n] = fr if sky else r, fg if sky else g, fb if sky else b
 
 
 @njit(cache=True, error_model="numpy")
@@ -482,7 +497,6 @@ def _render(
     column_top: NDArray[np.int16],
     tile_top: NDArray[np.int16],
     fine_top: NDArray[np.int16],
-    textures: NDArray[np.float32],
     eye: NDArray[np.float64],
     basis: NDArray[np.float64],
     half: float,
@@ -498,6 +512,7 @@ def _render(
     step = 2.0 * half / rows
     # Rays go in batches: one simple loop after the other over arrays that stay in the cache.
     rays, depth, hits, colours = np.empty((8, _BATCH)), np.empty(_BATCH), np.empty(_BATCH, np.int64), np.empty((3, _BATCH))
+    blocks = np.empty(_BATCH, np.int64)
     pixels = frame.reshape(total, 3)
     centres = np.empty((3, total))
     j, i = 0, 0
@@ -511,7 +526,8 @@ def _render(
                 j, i = j + 1, 0
         _aim(basis, count, rays)
         _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, depth, hits)
-        _shade(cells, column_top, textures, eye, far, wet, step, count, rays, depth, hits, colours)
+        _surroundings(cells, column_top, count, hits, blocks)
+        _shade(eye, far, wet, step, count, rays, depth, hits, blocks, colours)
         for n in range(count):
             for k in range(3):
                 centres[k, start + n] = colours[k, n]
@@ -533,7 +549,8 @@ def _render(
                 rays[1, 4 * n + m] = half - step * (j + 0.5 + _OFFSET_J[m])
         _aim(basis, 4 * count, rays)
         _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, depth, hits)
-        _shade(cells, column_top, textures, eye, far, wet, step, 4 * count, rays, depth, hits, colours)
+        _surroundings(cells, column_top, 4 * count, hits, blocks)
+        _shade(eye, far, wet, step, 4 * count, rays, depth, hits, blocks, colours)
         for n in range(count):
             here, m = marked[start + n], 4 * n
             for k in range(3):
@@ -616,7 +633,7 @@ def render(terrain: Terrain, pose: ArrayLike, frame_size: tuple[int, int]) -> ND
     """The ``(H, W, 3) uint8`` RGB picture from ``pose`` (5,), any pose, at ``frame_size`` (height, width) in pixels."""
     frame = np.empty((*check_size(frame_size), 3), np.uint8)
     eye, basis = _camera(_one_pose(pose))
-    _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, _FLAT_TEXTURES, eye, basis, _HALF, frame)
+    _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, eye, basis, _HALF, frame)
     return frame
 
 
