@@ -266,6 +266,78 @@ def _find_horizon(
 
 
 @njit(cache=True, error_model="numpy")
+def _enter(
+    eye: NDArray[np.float64],
+    box: NDArray[np.int64],
+    far: float,
+    count: int,
+    rays: NDArray[np.float64],
+    walks: NDArray[np.int64],
+    depth: NDArray[np.float64],
+) -> None:
+    """Fills ``walks (8, n)`` and ``depth (n,)`` with where rays leave the empty box about the eye, which is where their walks begin.
+
+    Rows 0-2 are the distances to the next cell border on each axis and rows 3-5 those between two borders, as whole numbers of 2**-40 blocks: the
+    walk is then pure integer arithmetic. Row 6 is the index into ``cells``, -1 beyond ``far``; row 7 the face. Made for several rays at a time, as
+    :func:`_shade`.
+    """
+    ox, oy, oz = eye[0], eye[1], eye[2]
+    x0, x1, y0, y1, z0, z1 = box[0], box[1], box[2], box[3], box[4], box[5]
+    ways_x, ways_y, ways_z, per_x, per_y, per_z = rays[2], rays[3], rays[4], rays[5], rays[6], rays[7]
+    next_x, next_y, next_z, gaps_x, gaps_y, gaps_z = walks[0], walks[1], walks[2], walks[3], walks[4], walks[5]
+    starts, faces = walks[6], walks[7]
+    for m in range(count):
+        n = np.uint64(m)
+        dx, dy, dz, gx, gy, gz = ways_x[n], ways_y[n], ways_z[n], per_x[n], per_y[n], per_z[n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        bx, by, bz = (x1 if dx >= 0.0 else x0), (y1 if dy >= 0.0 else y0), (z1 if dz >= 0.0 else z0)
+        ux, uy, uz = (bx - ox) * gx, (by - oy) * gy, (bz - oz) * gz
+        t = min(ux, uy, uz)
+        depth[n] = t
+        on_x, on_y = t == ux, t == uy
+        ix = bx - 1 + px if on_x else min(max(int(ox + dx * t), x0), x1 - 1)
+        iy = by - 1 + py if on_y and not on_x else min(max(int(oy + dy * t), y0), y1 - 1)
+        iz = min(max(int(oz + dz * t), z0), z1 - 1) if on_x or on_y else bz - 1 + pz
+        next_x[n], next_y[n], next_z[n] = (
+            int((ix + px - ox) * gx * _UNIT),
+            int((iy + py - oy) * gy * _UNIT),
+            int((iz + pz - oz) * gz * _UNIT),
+        )
+        gaps_x[n], gaps_y[n], gaps_z[n] = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
+        starts[n] = -1 if t > far else ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+        faces[n] = 1 - px if on_x else 3 - py if on_y else 5 - pz
+
+
+@njit(cache=True, error_model="numpy")
+def _enter_grid(
+    eye: NDArray[np.float64], far: float, count: int, rays: NDArray[np.float64], walks: NDArray[np.int64], depth: NDArray[np.float64]
+) -> None:
+    """:func:`_enter` for an eye outside the grid: rays enter through the grid's box, those that miss it have the index -1."""
+    ox, oy, oz = eye[0], eye[1], eye[2]
+    for n in range(count):
+        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        ux, uy, uz = ((1 - px) * SIZE_X - ox) * gx, ((1 - py) * SIZE_Y - oy) * gy, ((1 - pz) * SIZE_Z - oz) * gz
+        t = max(ux, uy, uz)
+        depth[n], walks[6, n] = t, -1
+        walks[7, n] = 1 - px if t == ux else 3 - py if t == uy else 5 - pz
+        qx, qy, qz = ox + dx * t, oy + dy * t, oz + dz * t
+        past = qx < -1e-6 or qx > SIZE_X + 1e-6 or qy < -1e-6 or qy > SIZE_Y + 1e-6 or qz < -1e-6 or qz > SIZE_Z + 1e-6
+        if t < 0.0 or t > far or past:
+            continue
+        ix = min(max(int(math.floor(qx)), 0), SIZE_X - 1)
+        iy = min(max(int(math.floor(qy)), 0), SIZE_Y - 1)
+        iz = min(max(int(math.floor(qz)), 0), SIZE_Z - 1)
+        walks[0, n], walks[1, n], walks[2, n] = (
+            int((ix + px - ox) * gx * _UNIT),
+            int((iy + py - oy) * gy * _UNIT),
+            int((iz + pz - oz) * gz * _UNIT),
+        )
+        walks[3, n], walks[4, n], walks[5, n] = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
+        walks[6, n] = ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+
+
+@njit(cache=True, error_model="numpy")
 def _walk(
     cells: NDArray[np.uint8],
     tile_top: NDArray[np.int16],
@@ -276,53 +348,30 @@ def _walk(
     wet: bool,
     count: int,
     rays: NDArray[np.float64],
+    walks: NDArray[np.int64],
     depth: NDArray[np.float64],
     hits: NDArray[np.int64],
 ) -> None:
-    """Walks rays through the grid.
+    """Walks rays through the grid; ``walks (8, n)`` is room to work in.
 
     Fills ``depth`` (n,) in blocks and ``hits`` (n,): 8 * index into ``cells`` + face (0 -x, 1 +x, 2 -y, 3 +y, 4 -z, 5 +z), or -1 for sky.
     The cell of the eye itself never counts, and water does not for an eye in water (``wet``).
     """
     ox, oy, oz = eye[0], eye[1], eye[2]
-    outside = ox < 0.0 or ox >= SIZE_X or oz < 0.0 or oz >= SIZE_Z or oy < 0.0 or oy >= SIZE_Y
+    if ox < 0.0 or ox >= SIZE_X or oz < 0.0 or oz >= SIZE_Z or oy < 0.0 or oy >= SIZE_Y:
+        _enter_grid(eye, far, count, rays, walks, depth)
+    else:
+        _enter(eye, box, far, count, rays, walks, depth)
     for n in range(count):
-        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
-        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        t, cell, face = depth[n], walks[6, n], walks[7, n]
         depth[n], hits[n] = math.inf, -1
+        if cell < 0:
+            continue
+        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
         if dy > 0.0 and dy * dy > horizon[int(_bearing(dx, dz) * (0.25 * _BEARINGS)) & (_BEARINGS - 1)] ** 2 * (dx * dx + dz * dz):
             continue
-        if not outside:
-            # Start where the ray leaves the empty box about the eye.
-            bx, by, bz = box[px], box[2 + py], box[4 + pz]
-            ux, uy, uz = (bx - ox) * gx, (by - oy) * gy, (bz - oz) * gz
-            t = min(ux, uy, uz)
-            if t > far:
-                continue
-            ix = min(max(int(ox + dx * t), box[0]), box[1] - 1)
-            iy = min(max(int(oy + dy * t), box[2]), box[3] - 1)
-            iz = min(max(int(oz + dz * t), box[4]), box[5] - 1)
-            on_x, on_y = t == ux, t == uy
-            ix = bx - 1 + px if on_x else ix
-            iy = by - 1 + py if on_y and not on_x else iy
-            iz = iz if on_x or on_y else bz - 1 + pz
-            face = 1 - px if on_x else 3 - py if on_y else 5 - pz
-        else:
-            # An eye outside the grid: enter through its box.
-            ux, uy, uz = ((1 - px) * SIZE_X - ox) * gx, ((1 - py) * SIZE_Y - oy) * gy, ((1 - pz) * SIZE_Z - oz) * gz
-            t = max(ux, uy, uz)
-            face = 1 - px if t == ux else 3 - py if t == uy else 5 - pz
-            qx, qy, qz = ox + dx * t, oy + dy * t, oz + dz * t
-            past = qx < -1e-6 or qx > SIZE_X + 1e-6 or qy < -1e-6 or qy > SIZE_Y + 1e-6 or qz < -1e-6 or qz > SIZE_Z + 1e-6
-            if t < 0.0 or t > far or past:
-                continue
-            ix = min(max(int(math.floor(qx)), 0), SIZE_X - 1)
-            iy = min(max(int(math.floor(qy)), 0), SIZE_Y - 1)
-            iz = min(max(int(math.floor(qz)), 0), SIZE_Z - 1)
-        # Distances to the next cell border on each axis as whole numbers of 2**-40 blocks: the step below is then pure integer arithmetic.
-        ax, ay, az = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
-        tx, ty, tz = int((ix + px - ox) * gx * _UNIT), int((iy + py - oy) * gy * _UNIT), int((iz + pz - oz) * gz * _UNIT)
-        cell = ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+        tx, ty, tz, ax, ay, az = walks[0, n], walks[1, n], walks[2, n], walks[3, n], walks[4, n], walks[5, n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
         jx, jy, jz = (2 * px - 1) * PAD_Y * PAD_Z, (2 * py - 1) * PAD_Z, 2 * pz - 1
         c = cells[np.uint64(cell)]  # unsigned: numba then leaves out its test for negative indices
         while True:
@@ -512,7 +561,7 @@ def _render(
     step = 2.0 * half / rows
     # Rays go in batches: one simple loop after the other over arrays that stay in the cache.
     rays, depth, hits, colours = np.empty((8, _BATCH)), np.empty(_BATCH), np.empty(_BATCH, np.int64), np.empty((3, _BATCH))
-    blocks = np.empty(_BATCH, np.int64)
+    walks, blocks = np.empty((8, _BATCH), np.int64), np.empty(_BATCH, np.int64)
     pixels = frame.reshape(total, 3)
     centres = np.empty((3, total))
     j, i = 0, 0
@@ -525,7 +574,7 @@ def _render(
             if i == columns:
                 j, i = j + 1, 0
         _aim(basis, count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, depth, hits)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, walks, depth, hits)
         _surroundings(cells, column_top, count, hits, blocks)
         _shade(eye, far, wet, step, count, rays, depth, hits, blocks, colours)
         for n in range(count):
@@ -548,7 +597,7 @@ def _render(
                 rays[0, 4 * n + m] = step * (i + 0.5 + _OFFSET_I[m] - 0.5 * columns)
                 rays[1, 4 * n + m] = half - step * (j + 0.5 + _OFFSET_J[m])
         _aim(basis, 4 * count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, depth, hits)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, walks, depth, hits)
         _surroundings(cells, column_top, 4 * count, hits, blocks)
         _shade(eye, far, wet, step, 4 * count, rays, depth, hits, blocks, colours)
         for n in range(count):
@@ -577,13 +626,13 @@ def _hits(
     horizon = np.empty(_BEARINGS)
     _find_horizon(column_top, fine_top, eye, VIEW_DISTANCE, horizon)
     step = 2.0 * half / rows
-    rays, t, hits = np.empty((8, columns)), np.empty(columns), np.empty(columns, np.int64)
+    rays, walks, t, hits = np.empty((8, columns)), np.empty((8, columns), np.int64), np.empty(columns), np.empty(columns, np.int64)
     for j in range(rows):
         for i in range(columns):
             rays[0, i] = step * (i + 0.5 - 0.5 * columns)
             rays[1, i] = half - step * (j + 0.5)
         _aim(basis, columns, rays)
-        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, t, hits)
+        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, walks, t, hits)
         for i in range(columns):
             depth[j, i] = t[i]
             cell, face = hits[i] >> 3, hits[i] & 7
