@@ -12,6 +12,7 @@ _PUBLIC = {
     "PolicyConfig": "worldpack_agents.policies",
     "NavFeatures": "worldpack_agents.policies",
     "PPOConfig": "worldpack_agents.train",
+    "DQNConfig": "worldpack_agents.dqn",
     "TrainAgentConfig": "worldpack_agents.train",
     "train_agent": "worldpack_agents.train",
     "load_agent": "worldpack_agents.checkpoints",

@@ -15,13 +15,13 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from worldpack_agents.policies import PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class LoadedAgent:
     """A policy ready to act."""
 
     policy: Any
-    """Stable-Baselines3 actor-critic policy in eval mode."""
+    """Policy of Stable-Baselines3 in eval mode."""
     recurrent: bool
     """Whether it carries an LSTM state."""
     source: str
@@ -177,7 +177,7 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
     """Loads a policy to act with.
 
     Args:
-        path: a run folder, one of its checkpoint folders, or a Stable-Baselines3 zip of PPO or RecurrentPPO.
+        path: a run folder, one of its checkpoint folders, or a Stable-Baselines3 zip of PPO, RecurrentPPO, DQN or QR-DQN.
         trust: allow to unpickle a zip that is not part of a run folder; that runs code of whoever made it.
         device: where the policy runs.
 
@@ -238,7 +238,7 @@ def _load_foreign(path: Path, *, trust: bool, device: str) -> LoadedAgent:
         )
     digest = sha256(path)
     failures = []
-    for algorithm in ("ppo", "recurrent-ppo"):
+    for algorithm in get_args(Algorithm):
         try:
             model = algorithm_class(algorithm)[0].load(path, device=device)
         except Exception as error:  # foreign pickles fail in any way
@@ -248,4 +248,4 @@ def _load_foreign(path: Path, *, trust: bool, device: str) -> LoadedAgent:
         return LoadedAgent(
             policy=model.policy, recurrent=algorithm == "recurrent-ppo", source=str(path), steps=int(model.num_timesteps), digest=digest
         )
-    raise CheckpointError(f"{path} could not be loaded as PPO or RecurrentPPO ({'; '.join(failures)}).")
+    raise CheckpointError(f"{path} could not be loaded as PPO, RecurrentPPO, DQN or QR-DQN ({'; '.join(failures)}).")

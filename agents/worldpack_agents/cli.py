@@ -15,7 +15,7 @@ COMMANDS: Final = {
     "record": "record episodes in an engine, in LoopNav's layout; --import DIR takes recordings of VPT's form (mp4 + jsonl) instead",
     "train-model": "train a world model from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
-    "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
+    "train-agent": "train an agent with PPO or DQN, in imagination or in the engine, or continue",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
     "study": "the same training under several conditions and seeds, judged in the engine; memory, curriculum, horizon, budget, or a file of your own",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldpack_agents.checkpoints import LoadedAgent
 from worldpack_agents.env_config import TASKS, EnvConfig, Where
+from worldpack_agents.policies import action_values
 from worldpack_agents.vec_env import channels_first, channels_first_space
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
@@ -53,6 +54,8 @@ class Policy(ABC):
 class AgentPolicy(Policy):
     """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode.
 
+    An agent of DQN or QR-DQN has values and no probabilities: it takes the best action, also where actions are to be drawn.
+
     What it draws comes from one generator an episode, not from torch's global one as in ``policy.predict``: an episode is then the same whatever
     is played beside it.
     """
@@ -88,6 +91,10 @@ class AgentPolicy(Policy):
         policy = self.agent.policy
         shown = {k: torch.as_tensor(np.ascontiguousarray(v), device=policy.device) for k, v in channels_first(observation).items()}
         with torch.no_grad():
+            values = action_values(policy, shown)
+            if values is not None:
+                best: NDArray[np.int64] = values.argmax(dim=1).cpu().numpy()
+                return best
             distribution = self._distribution(shown, episodes)
             if isinstance(distribution, torch.distributions.Categorical):
                 return self._choose(distribution.probs.double().cpu().numpy(), episodes)
