@@ -196,14 +196,14 @@ def parse_commands(text: str) -> NDArray[np.float32]:
 class Player:
     """One player in the embedded world, a tick at a time."""
 
-    def __init__(self, mission: Mission) -> None:
-        """Begins the mission.
+    def __init__(self, mission: Mission, threads: int = 1) -> None:
+        """Begins the mission; ``threads`` draw each picture.
 
         Raises:
             ValueError: if the embedded world has no such place, seed or picture.
         """
         self.mission = mission
-        self.world = VoxelWorld(mission.size, ticks_per_step=1)
+        self.world = VoxelWorld(mission.size, ticks_per_step=1, threads=threads)
         self.view = self.world.reset(mission.seed, mission.pose)
         self._turned = float(self.view.pose[3]) if mission.pose is None else float(mission.pose[3])
         self._hovers = False
@@ -276,11 +276,12 @@ class Player:
 class MalmoServer:
     """Serves players until it is closed; a context manager."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, threads: int = 1) -> None:
         """Begins to listen and to serve.
 
         Args:
             port: where to; 0 takes any that is free.
+            threads: how many draw a player's picture at the same time.
 
         Raises:
             OSError: if the port is taken.
@@ -288,6 +289,7 @@ class MalmoServer:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         """Where it listens."""
+        self.threads = threads
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -331,7 +333,7 @@ class MalmoServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _play(connection, self.port)
+            _play(connection, self.port, self.threads)
         except (EOFError, OSError):
             pass  # the client is gone, which is how most connections end
         except ValueError as error:
@@ -342,7 +344,7 @@ class MalmoServer:
             connection.close()
 
 
-def _play(sock: socket.socket, port: int) -> None:
+def _play(sock: socket.socket, port: int, threads: int) -> None:
     """Answers the messages of one connection until it ends."""
     player: Player | None = None
     while True:
@@ -359,7 +361,7 @@ def _play(sock: socket.socket, port: int) -> None:
                 raise MissionError("A look came before any mission.")
             _send(sock, player.picture, player.info, _DONE.pack(0))
         elif "<MissionInit" in message:
-            player = Player(parse_mission(message, _receive(sock)))
+            player = Player(parse_mission(message, _receive(sock)), threads)
             _send(sock, _LENGTH.pack(1))
         elif message.startswith("<Quit"):
             player = None
@@ -398,9 +400,10 @@ def main() -> None:
     """Serves until Ctrl-C."""
     parser = argparse.ArgumentParser(description="MineRL without Minecraft: serves the embedded world over Malmo's protocol on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=9000, help="where to listen; 0 takes any free port")
+    parser.add_argument("--threads", type=int, default=1, help="how many draw a player's picture at the same time")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with MalmoServer(options.port) as server:
+    with MalmoServer(options.port, options.threads) as server:
         LOGGER.info("Serving the embedded world; in another shell: export WORLDPACK_MINERL_SERVER=%d", server.port)
         try:
             server.wait()

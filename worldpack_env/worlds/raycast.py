@@ -2,12 +2,15 @@
 
 The grid walk is Amanatides & Woo, "A Fast Voxel Traversal Algorithm" (1987). Three things spare most of its steps: every ray starts at the wall
 of an empty box about the eye, rays above everything in their bearing are sky at once, and tiles of columns that end below a ray are jumped
-over. Nothing here is timed, threaded or random, and floating-point reordering is off, so a pose gives the same bytes every time.
+over. Nothing here is timed or random, threads share nothing they write, and floating-point reordering is off, so a pose gives the same bytes every time.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -540,7 +543,7 @@ def _find_edges(colours: NDArray[np.float64], gap: int, columns: int, edges: NDA
         edges[n + gap] |= unlike[n]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _render(
     cells: NDArray[np.uint8],
     column_top: NDArray[np.int16],
@@ -549,11 +552,18 @@ def _render(
     eye: NDArray[np.float64],
     basis: NDArray[np.float64],
     half: float,
+    first: int,
+    last: int,
     frame: NDArray[np.uint8],
 ) -> None:
-    """Fills ``frame``; ``eye`` in grid units, ``basis`` rows are the camera's right, up and forward, ``half`` the tangent of half the FOV."""
+    """Fills the rows from ``first`` to before ``last`` of ``frame``.
+
+    ``eye`` is in grid units, ``basis`` rows are the camera's right, up and forward, ``half`` the tangent of half the FOV.
+    """
     rows, columns = frame.shape[0], frame.shape[1]
-    total = rows * columns
+    # The neighbours above and below are looked at too: what is an edge does not depend on where a picture is cut.
+    above = max(first - 1, 0)
+    total = (min(last + 1, rows) - above) * columns
     box, horizon = np.empty(6, np.int64), np.empty(_BEARINGS)
     wet = _room(cells, eye, box)
     far = _WATER_VIEW if wet else VIEW_DISTANCE
@@ -562,9 +572,9 @@ def _render(
     # Rays go in batches: one simple loop after the other over arrays that stay in the cache.
     rays, depth, hits, colours = np.empty((8, _BATCH)), np.empty(_BATCH), np.empty(_BATCH, np.int64), np.empty((3, _BATCH))
     walks, blocks = np.empty((8, _BATCH), np.int64), np.empty(_BATCH, np.int64)
-    pixels = frame.reshape(total, 3)
+    pixels = frame[above:].reshape((rows - above) * columns, 3)
     centres = np.empty((3, total))
-    j, i = 0, 0
+    j, i = above, 0
     for start in range(0, total, _BATCH):
         count = min(_BATCH, total - start)
         for n in range(count):
@@ -580,12 +590,15 @@ def _render(
         for n in range(count):
             for k in range(3):
                 centres[k, start + n] = colours[k, n]
-                pixels[start + n, k] = np.uint8(colours[k, n] + 0.5)
+    own = (first - above) * columns, (last - above) * columns
+    for n in range(own[0], own[1]):
+        for k in range(3):
+            pixels[n, k] = np.uint8(centres[k, n] + 0.5)
     # Pixels unlike a neighbour get four more rays: without them edges crawl, which is noise to a model that learns the next picture.
     edges = np.zeros(total, np.bool_)
     _find_edges(centres, 1, columns, edges)
     _find_edges(centres, columns, columns, edges)
-    marked = np.flatnonzero(edges)
+    marked = np.flatnonzero(edges[own[0] : own[1]]) + own[0]
     for start in range(0, len(marked), _BATCH // 4):
         count = min(_BATCH // 4, len(marked) - start)
         for n in range(count):
@@ -595,7 +608,7 @@ def _render(
             for m in range(4):
                 # Rotated grid: four offsets with four different rows and columns.
                 rays[0, 4 * n + m] = step * (i + 0.5 + _OFFSET_I[m] - 0.5 * columns)
-                rays[1, 4 * n + m] = half - step * (j + 0.5 + _OFFSET_J[m])
+                rays[1, 4 * n + m] = half - step * (above + j + 0.5 + _OFFSET_J[m])
         _aim(basis, 4 * count, rays)
         _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, walks, depth, hits)
         _surroundings(cells, column_top, 4 * count, hits, blocks)
@@ -678,11 +691,39 @@ def _one_pose(pose: ArrayLike) -> NDArray[np.float64]:
 _HALF: Final = math.tan(math.radians(VERTICAL_FOV) / 2.0)
 
 
-def render(terrain: Terrain, pose: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The ``(H, W, 3) uint8`` RGB picture from ``pose`` (5,), any pose, at ``frame_size`` (height, width) in pixels."""
-    frame = np.empty((*check_size(frame_size), 3), np.uint8)
+@lru_cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Threads that draw parts of pictures."""
+    return ThreadPoolExecutor(count, "raycast")
+
+
+def render(terrain: Terrain, pose: ArrayLike, frame_size: tuple[int, int], *, threads: int = 1) -> NDArray[np.uint8]:
+    """The ``(H, W, 3) uint8`` RGB picture from ``pose`` (5,), any pose, at ``frame_size`` (height, width) in pixels.
+
+    ``threads`` draw it at the same time, which does not change it; worth it where somebody waits for this one picture.
+    """
+    height, width = check_size(frame_size)
+    frame = np.empty((height, width, 3), np.uint8)
     eye, basis = _camera(_one_pose(pose))
-    _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, eye, basis, _HALF, frame)
+
+    def draw(first: int, last: int) -> None:
+        _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, eye, basis, _HALF, first, last, frame)
+
+    if threads == 1:
+        draw(0, height)
+        return frame
+    # The sky is drawn faster than the ground: more bands than threads, so that all end at about the same time.
+    cuts = [height * n // (2 * threads) for n in range(2 * threads + 1)]
+    bands = list(pairwise(cuts))
+
+    def some(which: int) -> None:
+        for n in (which, 2 * threads - 1 - which):
+            draw(*bands[n])
+
+    others = [_helpers(threads - 1).submit(some, n) for n in range(1, threads)]
+    some(0)
+    for other in others:
+        other.result()
     return frame
 
 

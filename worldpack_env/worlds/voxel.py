@@ -223,17 +223,20 @@ class VoxelWorld:
     Args:
         frame_size: (height, width) of its frames in pixels.
         ticks_per_step: game ticks of 50 ms that :meth:`step` holds its keys for.
+        threads: how many draw a picture at the same time, which does not change it.
 
     Raises:
-        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick.
+        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick or thread.
     """
 
     name: str = "voxel"
 
-    def __init__(self, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> None:
+    def __init__(self, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, threads: int = 1) -> None:
         if ticks_per_step < 1:
             raise ValueError(f"ticks_per_step is {ticks_per_step}, expected at least 1.")
-        self.ticks_per_step = ticks_per_step
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1.")
+        self.ticks_per_step, self.threads = ticks_per_step, threads
         self.frame_size: tuple[int, int] = raycast.check_size(frame_size)
         self._terrain: Terrain | None = None
         self._closed = False
@@ -326,4 +329,4 @@ class VoxelWorld:
         assert self._terrain is not None
         x, y, z = self._state[:3]
         pose = np.array([x + ORIGIN[0], y, z + ORIGIN[1], self._yaw, self._pitch])
-        return WorldView(raycast.render(self._terrain, pose, self.frame_size), pose, blocked)
+        return WorldView(raycast.render(self._terrain, pose, self.frame_size, threads=self.threads), pose, blocked)
