@@ -20,6 +20,21 @@ class EpisodeLost(BackendUnavailable):
     """An engine lost the episode that it was stepped in: the step did not happen, and a reset begins anew."""
 
 
+class MissionView(NamedTuple):
+    """What a mission of the engine's own (MineRL's Navigate) says after a reset or a step."""
+
+    reward: float
+    """Of the step, by the mission's own rules."""
+    done: bool
+    """The mission is over; the world must be reset."""
+    success: bool
+    """It is over because its goal was reached."""
+    compass: float
+    """Degrees to the compass's target, 0 straight ahead, positive to the right."""
+    distance: float
+    """Blocks to the compass's target; NaN where the engine does not tell."""
+
+
 class WorldView(NamedTuple):
     """What an engine shows after a reset or a step."""
 
@@ -29,6 +44,8 @@ class WorldView(NamedTuple):
     """``(5,) float64`` true pose."""
     blocked: bool
     """True when a wall stopped (part of) the commanded walk in this step."""
+    mission: MissionView | None = None
+    """Of a world that plays a mission of its engine's own; None of all others."""
 
 
 class Surface(NamedTuple):
@@ -87,15 +104,16 @@ WORLDS: dict[str, str] = {
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
-def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), mission: str | None = None) -> World:
     """Makes an engine by name.
 
     Args:
         name: a key of ``WORLDS``.
         frame_size: (height, width) of its frames in pixels.
+        mission: a mission of the engine's own that it plays, of its class's ``missions``; None plays none.
 
     Raises:
-        ValueError: if there is no such engine.
+        ValueError: if there is no such engine or mission.
         TypeError: if its class lacks a part of the :class:`World` protocol.
         BackendUnavailable: if it cannot run here; the message says what to install.
     """
@@ -107,7 +125,10 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
     module, _, attribute = WORLDS[name].partition(":")
-    world: World = getattr(importlib.import_module(module), attribute)(frame_size=frame_size)
+    engine = getattr(importlib.import_module(module), attribute)
+    if mission is not None and mission not in getattr(engine, "missions", ()):
+        raise ValueError(f"The world {name!r} has no mission {mission!r}; the world 'minerl' has MineRL's own: navigate, navigate-dense.")
+    world: World = engine(frame_size=frame_size) if mission is None else engine(frame_size=frame_size, mission=mission)
     missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
     if missing:
         raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
