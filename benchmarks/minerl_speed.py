@@ -84,7 +84,7 @@ def run_worker() -> None:
     import minerl_worker as worker
 
     class StillEngine:
-        def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None) -> None:
+        def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None, mission: str | None) -> None:
             self.frame, self.ticks = worker.Frame(np.full((*size, 3), 99, np.uint8), [0.5, 64.0, 0.5, 0.0, 0.0]), ticks
 
         def about(self) -> dict[str, str]:
@@ -95,6 +95,9 @@ def run_worker() -> None:
 
         def step(self, keys: Any, camera: Any) -> Any:
             return [self.frame] * self.ticks, self.frame.pixels
+
+        def told(self) -> None:
+            return None
 
         def close(self) -> None:
             pass
