@@ -6,10 +6,12 @@ A :class:`World` is a single, lockstep engine: it is reset to an exact (seed, po
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from worldpack_model.geometry import TICKS_PER_STEP
 
 
 class BackendUnavailable(RuntimeError):
@@ -87,28 +89,44 @@ WORLDS: dict[str, str] = {
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
-def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64)) -> World:
+SERVERS: dict[str, str] = {"minecraft": "worldpack_env.worlds.minecraft_server:MinecraftServerWorld"}
+"""The same of engines that join a running server, chosen as ``name@host:port``."""
+
+
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> World:
     """Makes an engine by name.
 
     Args:
-        name: a key of ``WORLDS``.
+        name: a key of ``WORLDS``, or ``minecraft@host:port`` for a Minecraft server that runs there.
         frame_size: (height, width) of its frames in pixels.
+        ticks_per_step: game ticks that a step holds its keys for. Everything in this project takes env steps, the default, but recording.
 
     Raises:
-        ValueError: if there is no such engine.
+        ValueError: if there is no such engine, or it cannot step by other than env steps.
         TypeError: if its class lacks a part of the :class:`World` protocol.
         BackendUnavailable: if it cannot run here; the message says what to install.
     """
     import difflib
     import importlib
+    import inspect
 
-    if name not in WORLDS:
+    kind, at, address = name.partition("@")
+    if at and kind not in SERVERS:
+        raise ValueError(f"{name!r} names a server, and {kind!r} joins none; expected minecraft@HOST:PORT.")
+    if kind not in WORLDS:
         near = difflib.get_close_matches(name, WORLDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
-    module, _, attribute = WORLDS[name].partition(":")
-    world: World = getattr(importlib.import_module(module), attribute)(frame_size=frame_size)
+    path = (SERVERS if at else WORLDS)[kind]
+    module, _, attribute = path.partition(":")
+    maker = getattr(importlib.import_module(module), attribute)
+    options: dict[str, Any] = {"server": address} if at else {}
+    if ticks_per_step != TICKS_PER_STEP:
+        if "ticks_per_step" not in inspect.signature(maker).parameters:
+            raise ValueError(f"The world {name!r} steps by {TICKS_PER_STEP} ticks only, not {ticks_per_step}; use voxel or minecraft.")
+        options["ticks_per_step"] = ticks_per_step
+    world: World = maker(frame_size=frame_size, **options)
     missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
     if missing:
-        raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
+        raise TypeError(f"World {name!r} ({path}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
     return world
