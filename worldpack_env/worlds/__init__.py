@@ -106,13 +106,17 @@ WORLDS: dict[str, str] = {
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
+SERVERS: dict[str, str] = {"minecraft": "worldpack_env.worlds.minecraft_server:MinecraftServerWorld"}
+"""The same of engines that join a running server, chosen as ``name@host:port``."""
+
+
 def make_world(
     name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, mission: str | None = None
 ) -> World:
     """Makes an engine by name.
 
     Args:
-        name: a key of ``WORLDS``.
+        name: a key of ``WORLDS``, or ``minecraft@host:port`` for a Minecraft server that runs there.
         frame_size: (height, width) of its frames in pixels.
         ticks_per_step: game ticks of 50 ms of a step; environments and models have the default, recordings may show every tick.
         mission: a mission of the engine's own that it plays, of its class's ``missions``; None plays none.
@@ -126,13 +130,17 @@ def make_world(
     import importlib
     import inspect
 
-    if name not in WORLDS:
+    kind, at, address = name.partition("@")
+    if at and kind not in SERVERS:
+        raise ValueError(f"{name!r} names a server, and {kind!r} joins none; expected minecraft@HOST:PORT.")
+    if kind not in WORLDS:
         near = difflib.get_close_matches(name, WORLDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
-    module, _, attribute = WORLDS[name].partition(":")
+    path = (SERVERS if at else WORLDS)[kind]
+    module, _, attribute = path.partition(":")
     engine = getattr(importlib.import_module(module), attribute)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"server": address} if at else {}
     if ticks_per_step != TICKS_PER_STEP:
         if "ticks_per_step" not in inspect.signature(engine).parameters:
             raise ValueError(f"Steps of the world {name!r} are {TICKS_PER_STEP} ticks; it has no steps of {ticks_per_step}.")
@@ -144,5 +152,5 @@ def make_world(
     world: World = engine(frame_size=frame_size, **options)
     missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
     if missing:
-        raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
+        raise TypeError(f"World {name!r} ({path}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
     return world
