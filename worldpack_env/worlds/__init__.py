@@ -110,9 +110,7 @@ SERVERS: dict[str, str] = {"minecraft": "worldpack_env.worlds.minecraft_server:M
 """The same of engines that join a running server, chosen as ``name@host:port``."""
 
 
-def make_world(
-    name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, mission: str | None = None
-) -> World:
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, mission: str | None = None) -> World:
     """Makes an engine by name.
 
     Args:

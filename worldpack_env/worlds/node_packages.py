@@ -207,7 +207,18 @@ def prune(modules: Path) -> None:
     for name in unused:
         _remove(viewer / name)
     # What the viewer draws in a browser with, and what no package here loads.
-    for name in ("three", "three.meshline", "rxjs", "socket.io", "socket.io-client", "engine.io", "engine.io-client", "express", "@types", "@tweenjs"):
+    for name in (
+        "three",
+        "three.meshline",
+        "rxjs",
+        "socket.io",
+        "socket.io-client",
+        "engine.io",
+        "engine.io-client",
+        "express",
+        "@types",
+        "@tweenjs",
+    ):
         _remove(modules / name)
 
 

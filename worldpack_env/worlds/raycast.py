@@ -427,9 +427,7 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _surroundings(
-    cells: NDArray[np.uint8], column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]
-) -> None:
+def _surroundings(cells: NDArray[np.uint8], column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
     """Fills ``blocks (n,)`` of walked rays: 2 * the kind of the block hit, and 1 more where something is above the air in front of its face.
 
     It is as if the sun stood in the zenith. 0 for sky.
