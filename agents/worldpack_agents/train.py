@@ -1,8 +1,8 @@
 """Training of a navigation agent in imagined or real environments.
 
 Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl``,
-TensorBoard's ``tensorboard/``, for DQN also ``replay/``, and with ``eval_every`` ``evaluation.jsonl`` and ``best/step_*/``. The same command started again continues from
-the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
+TensorBoard's ``tensorboard/``, for DQN also ``replay/``, and with ``eval_every`` ``evaluation.jsonl`` and ``best/step_*/``. The same command started
+again continues from the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
 """
 
 from __future__ import annotations
@@ -328,6 +328,7 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
             gamma=dqn.gamma,
             target_update_interval=max(dqn.target_update, config.num_envs),
             exploration_fraction=dqn.exploration_fraction,
+            exploration_initial_eps=dqn.exploration_initial,
             exploration_final_eps=dqn.exploration_final,
             max_grad_norm=dqn.max_grad_norm,
             **common,
