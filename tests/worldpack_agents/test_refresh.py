@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.refresh import RefreshConfig, agent_config, refresh
 from worldpack_agents.train import PPOConfig, train_agent
 from worldpack_env.recorder import RecordConfig, record
-from worldpack_model.checkpoint import CheckpointError, save_model, sha256
+from worldpack_model.checkpoint import PARTS, CheckpointError, save_model, sha256
 from worldpack_model.config import PRESETS
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.stage import Stage
@@ -92,9 +93,7 @@ def test_a_loop_killed_in_every_phase_ends_as_an_uninterrupted_one(world: Path, 
 
     # the model has another motion, and nothing else
     first, last = world / "model", parts.out / "round-0" / "model" / "model"
-    changed = [
-        part for part in ("autoencoder", "denoiser", "motion") if sha256(first / f"{part}.safetensors") != sha256(last / f"{part}.safetensors")
-    ]
+    changed = [part for part in PARTS if sha256(first / f"{part}.safetensors") != sha256(last / f"{part}.safetensors")]
     assert changed == ["motion"]
     assert again.model == last
 
@@ -130,7 +129,7 @@ def test_rates_fall_over_all_rounds_and_exploration_happens_once(world: Path, tm
     rounds = [agent_config(config, number, "m", tmp_path if number else None) for number in range(3)]
     assert rounds[0].ppo.learning_rate == config.agent.ppo.learning_rate
     assert rounds[2].ppo.final_learning_rate == pytest.approx(config.agent.ppo.final_learning_rate)
-    assert all(a.dqn.final_learning_rate == b.dqn.learning_rate for a, b in zip(rounds, rounds[1:], strict=False))
+    assert all(a.dqn.final_learning_rate == b.dqn.learning_rate for a, b in pairwise(rounds))
     assert [r.dqn.exploration_initial for r in rounds] == [1.0, 0.05, 0.05]
     assert [r.env.num_starts for r in rounds] == [2, 5, 8]
     assert len({r.seed for r in rounds}) == 3
