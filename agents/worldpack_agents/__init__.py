@@ -15,6 +15,7 @@ _PUBLIC = {
     "DQNConfig": "worldpack_agents.dqn",
     "TrainAgentConfig": "worldpack_agents.train",
     "train_agent": "worldpack_agents.train",
+    "RefreshConfig": "worldpack_agents.refresh",
     "load_agent": "worldpack_agents.checkpoints",
     "AgentPolicy": "worldpack_agents.rollouts",
     "RandomPolicy": "worldpack_agents.baselines",

@@ -173,6 +173,35 @@ def write_run_config(run: Path, data: dict[str, Any]) -> None:
     write_json(run / CONFIG, data)
 
 
+def _in_run(path: Path) -> bool:
+    """Whether ``path`` is the policy file of a checkpoint in a run folder."""
+    return path.name == POLICY and (path.parent / "manifest.json").is_file() and (path.parent.parent.parent / CONFIG).is_file()
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """The run, checkpoint folder and manifest that a run folder (its newest), a checkpoint folder or a checkpoint's policy file names.
+
+    Raises:
+        CheckpointError: if there is no sound one.
+    """
+    chosen: Path | None
+    if path.is_dir():
+        run, chosen = (path, None) if (path / CONFIG).is_file() else (path.parent.parent, path)
+    elif path.is_file() and _in_run(path):
+        run, chosen = path.parent.parent.parent, path.parent
+    else:
+        raise CheckpointError(f"There is no agent at {path}; give a run folder of train-agent or a policy zip.")
+    read_run_config(run)
+    if chosen is None:
+        newest = newest_checkpoint(run)
+        if newest is None:
+            raise CheckpointError(f"{run} has no checkpoint yet; let train-agent run longer.")
+        chosen, manifest = newest
+    else:
+        manifest = read_manifest(chosen)
+    return run, chosen, manifest
+
+
 def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") -> LoadedAgent:
     """Loads a policy to act with.
 
@@ -186,22 +215,10 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
         ValueError: if the file would have to be unpickled and ``trust`` is not given.
     """
     path = Path(path)
-    if path.is_dir():
-        run, chosen = (path, None) if (path / CONFIG).is_file() else (path.parent.parent, path)
-    elif path.name == POLICY and (path.parent / "manifest.json").is_file() and (path.parent.parent.parent / CONFIG).is_file():
-        run, chosen = path.parent.parent.parent, path.parent
-    elif path.is_file():
+    if path.is_file() and not _in_run(path):
         return _load_foreign(path, trust=trust, device=device)
-    else:
-        raise CheckpointError(f"There is no agent at {path}; give a run folder of train-agent or a policy zip.")
+    run, chosen, manifest = find_checkpoint(path)
     data = read_run_config(run)
-    if chosen is None:
-        newest = newest_checkpoint(run)
-        if newest is None:
-            raise CheckpointError(f"{run} has no checkpoint yet; let train-agent run longer.")
-        chosen, manifest = newest
-    else:
-        manifest = read_manifest(chosen)
     try:
         algorithm = data["config"]["algorithm"]
         sizes = PolicyConfig(**data["config"]["policy"])

@@ -1,8 +1,9 @@
 """Value-based agents: settings of DQN and QR-DQN, and their replay buffer within bounds and on disk.
 
-The buffer lies in the run folder as ``replay/step_<steps>.npz``, arrays only, beside the checkpoint it belongs to; only the newest is kept, and
-none once the run is finished. It is written before its checkpoint is, so that after a kill at any moment the newest checkpoint has its buffer and
-the run goes on exactly. Where the file is gone or damaged, a continued run fills a new buffer with random actions for ``learning_starts`` steps before it learns again.
+The buffer lies in the run folder as ``replay/step_<steps>.npz``, arrays only, beside the checkpoint it belongs to; only the newest is
+kept, and none once the run is finished. It is written before its checkpoint is, so that after a kill at any moment the newest
+checkpoint has its buffer and the run goes on exactly. Where the file is gone or damaged, a continued run fills a new buffer with random actions for
+``learning_starts`` steps before it learns again.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ class DQNConfig:
     """Env steps between two updates of the target network."""
     exploration_fraction: float = 0.3
     """Share of the training in which the share of random actions falls."""
+    exploration_initial: float = 1.0
+    """Share of random actions at the start."""
     exploration_final: float = 0.05
-    """Share of random actions at the end; it begins at 1."""
+    """Share of random actions at the end."""
     max_grad_norm: float = 10.0
     """Length to which gradients are cut."""
 
@@ -61,13 +64,13 @@ class DQNConfig:
         for name in ("buffer_size", "batch_size", "gradient_steps", "target_update"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("gamma", "exploration_fraction", "exploration_final"):
+        for name in ("gamma", "exploration_fraction", "exploration_initial", "exploration_final"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}.")
-        if self.learning_starts < 0 or self.exploration_fraction == 0:
-            raise ValueError(
-                f"learning_starts must not be below 0 and exploration_fraction be above 0, not {self.learning_starts} and {self.exploration_fraction}."
-            )
+        if self.learning_starts < 0:
+            raise ValueError(f"learning_starts must not be below 0, got {self.learning_starts}.")
+        if self.exploration_fraction == 0:
+            raise ValueError("exploration_fraction must be above 0; for no exploration set exploration_initial to exploration_final.")
         if not self.learning_rate > 0 or not self.final_learning_rate >= 0:
             raise ValueError("learning_rate must be above 0 and final_learning_rate not below 0.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import gymnasium as gym
@@ -150,10 +150,12 @@ class Played:
     """``(steps, 9)`` as the simulator was given them."""
     frames: NDArray[np.uint8] | None
     """``(steps + 1, H, W, 3)`` if they were kept."""
+    blocked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """``(steps,)`` whether something stopped (part of) each step's walk."""
 
     def summary(self) -> dict[str, Any]:
         """The numbers, for JSON."""
-        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames")}
+        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames", "blocked")}
 
 
 def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any = None, model: Any = None) -> tuple[Rollout, ActionSet]:
@@ -211,6 +213,7 @@ def play(
     poses: dict[int, list[NDArray[np.float64]]] = {}
     actions: dict[int, list[NDArray[np.float32]]] = {}
     frames: dict[int, list[NDArray[np.uint8]]] = {}
+    blocked: dict[int, list[bool]] = {}
     rewards = np.zeros(total)
     done: dict[int, Played] = {}
     while waiting or running:
@@ -223,7 +226,7 @@ def play(
             observed, facts = rollout.observe(free), rollout.info(free)
             for i, episode in enumerate(begun.values()):
                 policy.begin(episode, seed * 1_000_003 + episode, rollout.bank[start_indices[episode]])
-                poses[episode], actions[episode] = [facts["pose"][i]], []
+                poses[episode], actions[episode], blocked[episode] = [facts["pose"][i]], [], []
                 if episode in kept:
                     frames[episode] = [observed["image"][i]]
         slots = sorted(running)
@@ -236,6 +239,7 @@ def play(
             rewards[episode] += outcome.reward[i]
             poses[episode].append(facts["pose"][i])
             actions[episode].append(nav[i])
+            blocked[episode].append(bool(facts["blocked"][i]))
             if episode in frames:
                 frames[episode].append(observed["image"][i])
             if outcome.terminated[i] or outcome.truncated[i]:
@@ -252,6 +256,7 @@ def play(
                     poses=np.stack(poses[episode]),
                     actions=np.stack(actions[episode]),
                     frames=np.stack(frames[episode]) if episode in frames else None,
+                    blocked=np.array(blocked[episode], np.bool_),
                 )
                 progress(len(done), len(chosen))
     return [done[episode] for episode in chosen]

@@ -1,17 +1,15 @@
 """Training of a navigation agent in imagined or real environments.
 
 Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl``,
-TensorBoard's ``tensorboard/``, for DQN also ``replay/``, and with ``eval_every`` ``evaluation.jsonl`` and ``best/step_*/``. The same command started again continues from
-the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
+TensorBoard's ``tensorboard/``, for DQN also ``replay/``, and with ``eval_every`` ``evaluation.jsonl`` and ``best/step_*/``. The same command started
+again continues from the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
@@ -27,6 +25,7 @@ from worldpack_agents.callbacks import CurveWriter, Lessons, ProgressBar, Segmen
 from worldpack_agents.checkpoints import (
     CONFIG,
     POLICY,
+    find_checkpoint,
     newest_checkpoint,
     read_policy_tensors,
     read_run_config,
@@ -38,6 +37,7 @@ from worldpack_agents.dqn import DQNConfig, check_buffer, drop_buffers, load_buf
 from worldpack_agents.env_config import EnvConfig, Where, make_envs
 from worldpack_agents.eval_callback import EvalCallback
 from worldpack_agents.policies import VALUE_BASED, Algorithm, PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.run_lock import locked
 from worldpack_agents.vec_env import SB3VecEnv
 from worldpack_model.checkpoint import CheckpointError, resolve_device
 from worldpack_model.provenance import versions
@@ -108,6 +108,8 @@ class TrainAgentConfig:
     """Size of the networks."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """Which tasks lead to the one that is wanted."""
+    init: Path | None = None
+    """A trained agent (run folder or checkpoint) with the same algorithm, networks and spaces, whose weights and optimiser training starts from."""
     num_envs: int = 16
     """Episodes played at the same time."""
     real_envs: int = 0
@@ -194,7 +196,7 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         CheckpointError: if the folder holds a run with other settings, or is damaged.
         ValueError: if a setting does not fit, or another process trains in the folder.
     """
-    with _lock(config.out):
+    with locked(config.out):
         _check_claim(config)
         newest = newest_checkpoint(config.out)
         if newest is not None and int(newest[1]["steps"]) >= config.total_steps:
@@ -245,6 +247,8 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
             _restore_values(model, config, steps)
         log.info("Continuing %s from step %d of %d.", config.out, steps, config.total_steps)
     else:
+        if config.init is not None:
+            _start_from(config.init, model, config)
         restore_statistics(model, {"steps": 0})
     writers: list[KVWriter] = [TensorBoardOutputFormat(str(config.out / "tensorboard")), CurveWriter(config.out / "curve.jsonl", from_step=steps)]
     model.set_logger(Logger(str(config.out), writers))
@@ -294,6 +298,26 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
     return TrainResult(run=config.out, steps=int(last[1]["steps"]) if last else 0, finished=not saver.stopped)
 
 
+def _start_from(source: Path, model: Any, config: TrainAgentConfig) -> None:
+    """Takes another agent's weights and optimiser over.
+
+    Raises:
+        CheckpointError: if there is none, or it is of another form.
+    """
+    run, chosen, _ = find_checkpoint(source)
+    there = read_run_config(run)
+    for name, ours, theirs in (
+        ("algorithm", config.algorithm, there["config"].get("algorithm")),
+        ("policy", asdict(config.policy), asdict(PolicyConfig()) | there["config"].get("policy", {})),
+        ("observation space", space_to_dict(model.observation_space), there["observation_space"]),
+        ("action space", space_to_dict(model.action_space), there["action_space"]),
+    ):
+        if ours != theirs:
+            raise CheckpointError(f"{source} has another {name} ({theirs}) than this run ({ours}); leave --init out.")
+    model.policy.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device)))
+    model.policy.optimizer.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device), part="policy.optimizer"))
+
+
 def _restore_values(model: Any, config: TrainAgentConfig, steps: int) -> None:
     """What DQN counts beside the others, and its replay buffer."""
     model._n_calls = steps // config.num_envs
@@ -328,6 +352,7 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
             gamma=dqn.gamma,
             target_update_interval=max(dqn.target_update, config.num_envs),
             exploration_fraction=dqn.exploration_fraction,
+            exploration_initial_eps=dqn.exploration_initial,
             exploration_final_eps=dqn.exploration_final,
             max_grad_norm=dqn.max_grad_norm,
             **common,
@@ -356,7 +381,8 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
 
 def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     """The settings that decide a run's result, as JSON data."""
-    data = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
+    data: dict[str, Any] = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
+    data["init"] = None if config.init is None else str(config.init)
     # another device or precision gives the same task
     data["env"] = {k: v for k, v in data["env"].items() if k not in ("device", "precision")}
     plain: dict[str, Any] = json.loads(json.dumps(data))  # tuples as the lists that they are in the file
@@ -395,20 +421,3 @@ def _claim(config: TrainAgentConfig, envs: SB3VecEnv) -> None:
                 raise CheckpointError(f"{config.out} was trained with another {key.replace('_', ' ')}; choose another --out.")
         return
     write_run_config(config.out, {"config": deciding(config), **spaces, "versions": versions(), "threads": torch.get_num_threads()})
-
-
-@contextlib.contextmanager
-def _lock(run: Path) -> Iterator[None]:
-    """Keeps a second process from training in the same folder; the lock ends with the process, however it ends."""
-    run.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks, no protection
-        yield
-        return
-    with (run / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"Another process trains in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
-        yield
