@@ -229,7 +229,8 @@ class MinecraftServerWorld:
     def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> NDArray[np.bool_]:
         """Which blocks ``size`` of a box from ``corner (3,)`` stop a body, at least in part; what was not received is solid."""
         self._ready()
-        return self._bodies([int(v) for v in np.asarray(corner)], size) == _SOLID
+        told: NDArray[np.bool_] = self._bodies([int(v) for v in np.asarray(corner)], size) == _SOLID
+        return told
 
     def render(self, pose: ArrayLike) -> NDArray[np.uint8]:
         """The ``(H, W, 3) uint8`` picture from any pose ``(5,)`` near the player; moves nothing."""
@@ -354,7 +355,8 @@ class MinecraftServerWorld:
         if not surface.walkable.any():
             return np.array([surface.origin[0] + half + 0.5, float(surface.heights[half, half]), surface.origin[1] + half + 0.5, 0.0, 0.0])
         pose = find_spawn(Surface(surface.heights, surface.walkable, (-half, -half)))
-        return pose + np.array([surface.origin[0] + half, 0.0, surface.origin[1] + half, 0.0, 0.0])
+        there: NDArray[np.float64] = pose + np.array([surface.origin[0] + half, 0.0, surface.origin[1] + half, 0.0, 0.0])
+        return there
 
     def _bodies(self, corner: list[int], size: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, payload = self._ask({"op": "bodies", "corner": corner, "size": [int(v) for v in size]})

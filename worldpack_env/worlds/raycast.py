@@ -2,7 +2,8 @@
 
 The grid walk is Amanatides & Woo, "A Fast Voxel Traversal Algorithm" (1987). Three things spare most of its steps: every ray starts at the wall
 of an empty box about the eye, rays above everything in their bearing are sky at once, and tiles of columns that end below a ray are jumped
-over. Nothing here is timed or random, threads share nothing they write, and floating-point reordering is off, so a pose gives the same bytes every time.
+over. Nothing here is timed or random, threads share nothing they write, and floating-point reordering is off, so a pose gives the same bytes every
+time.
 """
 
 from __future__ import annotations
