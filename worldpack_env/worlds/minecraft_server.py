@@ -6,7 +6,8 @@ a step takes 50 ms a tick, and its poses are those that the player had, the serv
 blocks that the server has sent.
 
 **Seeds are places.** A server has one world. Seed by seed the player is set down elsewhere in it: on a lattice of ``SPACING`` blocks around the
-world's spawn, in a spiral, the splits' seeds in turn, so that what is seen in one split is not seen in another.
+world's spawn, in a spiral, the splits' seeds in turn, so that what is seen in one split is not seen in another. Each split has ``PLACES`` of them;
+seeds that are so many apart share one.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ PLAYER: Final = "worldpack"
 """Players are called so, with the first number that no other world on this machine uses: ``worldpack1``, ``worldpack2``, ..."""
 SPACING: Final = 256
 """Blocks between the places of two seeds, and the side of the square around one that :meth:`MinecraftServerWorld.surface` tells."""
+PLACES: Final = 1000
+"""Places of a split. The farthest are 7,000 blocks from the spawn; much farther off, models that count in float32 would lose precision."""
 _CHUNK: Final = 16
 _SURVEY_CHUNKS: Final = SPACING // 2 // _CHUNK
 _PICTURE_CHUNKS: Final = 5
@@ -90,7 +93,7 @@ def place_of(seed: int, spawn: tuple[float, float]) -> tuple[int, int]:
     names = list(SPLITS)
     for turn, name in enumerate(names):
         if seed in SPLITS[name]:
-            i, k = _spiral(len(names) * (seed - SPLITS[name].start) + turn)
+            i, k = _spiral(len(names) * ((seed - SPLITS[name].start) % PLACES) + turn)
             corner = [_CHUNK * math.floor(v / _CHUNK) for v in spawn]
             return corner[0] + SPACING * i, corner[1] + SPACING * k
     raise ValueError(f"seed is {seed}, expected 0 to {max(seeds.stop for seeds in SPLITS.values()) - 1}: on a server, seeds are places.")
@@ -229,8 +232,8 @@ class MinecraftServerWorld:
     def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> NDArray[np.bool_]:
         """Which blocks ``size`` of a box from ``corner (3,)`` stop a body, at least in part; what was not received is solid."""
         self._ready()
-        told: NDArray[np.bool_] = self._bodies([int(v) for v in np.asarray(corner)], size) == _SOLID
-        return told
+        solid: NDArray[np.bool_] = self._bodies([int(v) for v in np.asarray(corner)], size) == _SOLID
+        return solid
 
     def render(self, pose: ArrayLike) -> NDArray[np.uint8]:
         """The ``(H, W, 3) uint8`` picture from any pose ``(5,)`` near the player; moves nothing."""
@@ -283,7 +286,9 @@ class MinecraftServerWorld:
             return
         self._lose()
         player = self.player
-        self._process = NodeProcess(self._command, environment=self._environment, timeout=self._timeout)
+        self._process = NodeProcess(self._command, environment=self._environment, timeout=TIMEOUT)
+        self._ask({"op": "hello"})
+        self._process.timeout = self._timeout
         about, _ = self._ask({"op": "join", "host": self._host, "port": self._port, "name": player, "seconds": self._seconds})
         self.about = about
         self._surfaces.clear()  # the server may have been given another world
@@ -355,8 +360,8 @@ class MinecraftServerWorld:
         if not surface.walkable.any():
             return np.array([surface.origin[0] + half + 0.5, float(surface.heights[half, half]), surface.origin[1] + half + 0.5, 0.0, 0.0])
         pose = find_spawn(Surface(surface.heights, surface.walkable, (-half, -half)))
-        there: NDArray[np.float64] = pose + np.array([surface.origin[0] + half, 0.0, surface.origin[1] + half, 0.0, 0.0])
-        return there
+        pose[[0, 2]] += np.array(surface.origin) + half
+        return pose
 
     def _bodies(self, corner: list[int], size: tuple[int, int, int]) -> NDArray[np.uint8]:
         _, payload = self._ask({"op": "bodies", "corner": corner, "size": [int(v) for v in size]})

@@ -1,5 +1,6 @@
 // One player on a running Minecraft server, behind a pair of pipes; see wire.js. Requests are answered in order; the process ends when its input does.
 //
+//   hello   {}                                             answers when all is loaded
 //   join    {host, port, name, seconds}                    come in as a player of that name
 //   place   {pose: [x, y, z], radius, seconds}             be teleported there at rest, and wait for the columns within so many of 16 blocks
 //   survey  {corner: [x, z], side}                         the walkable top of a square; see chunks.js
@@ -25,8 +26,8 @@ const PROTOCOL = 754 // of 1.16.4 and 1.16.5
 const KEYS = ['forward', 'back', 'left', 'right', 'jump', 'sneak', 'sprint']
 const FARTHEST = 10 // columns of 16 blocks that are asked for in each direction
 const NEAR = 1e-3 // blocks between where the body was sent and where it is
+const STALLED = 2500 // ms without a new column after which the server is reminded
 const REFUSED = /permission|unknown|not allowed|incorrect|invalid|out of this world|usage/i
-const QUIET = 10000 // ms without a packet after which the server counts as hung; a running one tells the time every second
 
 let session = null
 
@@ -52,16 +53,17 @@ class Session {
     }
   }
 
-  check () {
-    if (this.lost === null && Date.now() - this.heard > QUIET) this.lose(`the server has been silent for ${QUIET / 1000} s`)
+  // A running server tells the time every second; one that says nothing for `seconds` hangs.
+  check (seconds) {
+    if (this.lost === null && Date.now() - this.heard > 1000 * seconds) this.lose(`the server has been silent for ${seconds} s`)
     if (this.lost !== null) throw new Error(this.lost)
   }
 
   // Waits until done() gives true, looking at every tick of the clock; fails with late() after some seconds, or when the session is lost.
-  async until (done, seconds, late) {
+  async until (done, seconds, late, quiet = seconds) {
     const end = Date.now() + 1000 * seconds
     for (;;) {
-      this.check()
+      this.check(quiet)
       if (done()) return
       if (Date.now() > end) throw new Error(late())
       await new Promise(resolve => setTimeout(resolve, 5))
@@ -153,9 +155,9 @@ async function join ({ host, port, name, seconds }) {
   return [{ version: version.name, view: now.view, position: [x, y, z], spawn: [bot.spawnPoint.x, bot.spawnPoint.z], game: bot.game.gameMode }]
 }
 
-function joined () {
+function joined (seconds = Infinity) {
   if (session === null) throw new Error('no server was joined')
-  session.check()
+  session.check(seconds)
   return session
 }
 
@@ -180,15 +182,17 @@ async function place ({ pose, radius, seconds }) {
   }
   const before = now.moved
   now.said = []
-  bot.chat(`/tp ${now.name} ${target}`)
+  const stays = there() // some servers say nothing to a player who is there already
+  if (!stays) bot.chat(`/tp ${now.name} ${target}`)
   await now.until(
     () => {
-      if (now.moved > before && there()) return true
+      if ((stays || now.moved > before) && there()) return true
       if (now.said.some(text => REFUSED.test(text))) throw new Error(`the server did not move the player to ${target}${now.words()}`)
       return false
     },
     left(),
-    () => `the server did not move the player to ${target} within ${seconds} s${now.words()}`
+    () => `the server did not move the player to ${target} within ${seconds} s${now.words()}`,
+    seconds
   )
   // The server sends view + 1 columns to each side, flying-squid one less to some.
   const reach = Math.min(radius, Math.max(now.view - 1, 1))
@@ -198,8 +202,26 @@ async function place ({ pose, radius, seconds }) {
     for (let a = i - reach; a <= i + reach; a++) for (let c = k - reach; c <= k + reach; c++) if (!bot.world.getColumn(a, c)) count++
     return count
   }
-  await now.until(() => missing() === 0, left(), () => `the server had not sent ${missing()} of ${(2 * reach + 1) ** 2} columns around ${target} within ${seconds} s`)
-  if (!there()) throw new Error(`the player was moved away from ${target} while the blocks came`)
+  let [count, since] = [missing(), Date.now()]
+  await now.until(
+    () => {
+      const before = count
+      count = missing()
+      if (count !== before) since = Date.now()
+      if (count > 0 && Date.now() - since > STALLED) {
+        // flying-squid sends nothing more to a player who was teleported while it sent; it looks again when the player moves.
+        bot.chat(`/tp ${now.name} ${decimal(x)} ${decimal(y + 1)} ${decimal(z)}`)
+        bot.chat(`/tp ${now.name} ${target}`)
+        since = Date.now()
+      }
+      return count === 0 && there()
+    },
+    left(),
+    () => count === 0
+      ? `the server moved the player away from ${target} while the blocks came`
+      : `the server had not sent ${count} of ${(2 * reach + 1) ** 2} columns around ${target} within ${seconds} s`,
+    seconds
+  )
   const { entity } = bot
   entity.velocity.set(0, 0, 0)
   entity.onGround = now.chunks.overlaps(x, y - 0.001, z)
@@ -210,7 +232,7 @@ async function place ({ pose, radius, seconds }) {
 }
 
 async function step ({ ticks, seconds }, payload) {
-  const now = joined()
+  const now = joined(seconds)
   const { bot } = now
   const [yaw, pitch, ...held] = Array.from({ length: 9 }, (_, n) => payload.readDoubleLE(8 * n))
   const [forward, back, left, right, jump, sneak, sprint] = held.map(key => key > 0.5)
@@ -257,7 +279,11 @@ function bodies ({ corner, size }) {
   return [{}, joined().chunks.bodies(corner, size)]
 }
 
-const operations = { join, place, step, survey, mesh, bodies }
+function hello () {
+  return [{ node: process.version }]
+}
+
+const operations = { hello, join, place, step, survey, mesh, bodies }
 
 async function main () {
   for await (const { id, header, payload } of messages()) {

@@ -29,7 +29,7 @@ const server = squid.createMCServer({
 })
 server.getSpawnPoint = async () => new Vec3(8, 10, 8) // flying-squid draws one
 server.on('error', error => console.error(error))
-server.on('listening', port => process.stdout.write(`port ${port}\n`))
+server.on('listening', port => process.stdout.write(`\nport ${port}\n`))
 
 let text = ''
 process.stdin.on('data', part => {
@@ -40,7 +40,7 @@ process.stdin.on('data', part => {
     if (order === 'set') server.setBlock(server.overworld, new Vec3(+x, +y, +z), server.registry.blocksByName[name].defaultState)
     if (order === 'move') server.players.forEach(player => player.teleport(new Vec3(+x, +y, +z)))
     if (order === 'kick') [...server.players].forEach(player => player.kick('go away'))
-    process.stdout.write(`done ${order}\n`)
+    process.stdout.write(`\ndone ${order}\n`) // on a line of its own: flying-squid prompts there too
   }
 })
 process.stdin.on('end', () => process.exit(0))
