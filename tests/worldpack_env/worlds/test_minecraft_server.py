@@ -1,6 +1,6 @@
 """A player on a running Minecraft server: flying-squid on this machine, on the same blocks as the minecraft world that needs no server.
 
-Skipped, with the reason, where Node, the npm packages, flying-squid, moderngl or EGL are missing; `make test-minecraft` installs what npm has.
+Skipped, with the reason, where Node, the npm packages, flying-squid, moderngl or EGL are missing; `make test-minecraft-server` installs what npm has.
 """
 
 import json

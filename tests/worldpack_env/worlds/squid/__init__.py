@@ -25,7 +25,7 @@ class Squid:
     def __init__(self, boxes: list[list[object]], **options: object) -> None:
         node = node_packages.node_program()
         if node is None or not (MODULES / "flying-squid").is_dir():
-            pytest.skip(f"there is no flying-squid in {MODULES}, a server to test with; `make test-minecraft` gets it")
+            pytest.skip(f"there is no flying-squid in {MODULES}, a server to test with; `make test-minecraft-server` gets it")
         try:
             node_packages.command("client.js")
         except BackendUnavailable as error:
