@@ -10,7 +10,7 @@ TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),torch>=2.8,torch==2.13.0)
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format test-slow test-soak test-minecraft test-minerl docs clean setup
+.PHONY: demo test lint format test-slow test-soak test-minecraft test-minecraft-server test-minerl docs clean setup
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml setup.cfg
@@ -45,6 +45,13 @@ test-soak: setup
 test-minecraft: setup
 	$(BIN)/worldpack doctor minecraft --install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/worldpack_env/worlds/test_minecraft.py
+
+# A running server: flying-squid, in .squid, which users do not need.
+test-minecraft-server: setup
+	$(BIN)/worldpack doctor minecraft --install
+	@mkdir -p .squid && cp tests/worldpack_env/worlds/squid/package.json tests/worldpack_env/worlds/squid/package-lock.json .squid/
+	npm ci --ignore-scripts --no-audit --no-fund --prefix .squid
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/worldpack_env/worlds/test_minecraft_server.py
 
 # MineRL's Python half, without its Java half (setup.py leaves that out where READTHEDOCS is set), beside nothing else: it wants the build
 # tools, gym and NumPy of its time. MineStudio's copy of MineRL 1.0 is imported without the rest of MineStudio, hence without its dependencies.

@@ -1,14 +1,19 @@
-"""What the ``minerl`` world's worker and socket cost: env steps a second at 64 x 64, a step of 4 ticks. Prints JSON.
+"""How fast the ``minerl`` world goes through worker and socket at 64 x 64. Prints JSON.
+
+Two units: a MineRL step is one game tick and has a picture; an env step of this project is 4 of them. ``per_processor_second`` counts MineRL steps by
+the processor time that this program, the worker and the server took together (Linux), which a busy neighbour disturbs less than the clock.
 
 Three engines behind the same worker and socket:
 
 * ``still``: an engine that shows the same picture for nothing, so what is left is worker, socket and checks;
 * ``minerl``: MineRL's real Python half over its real socket, against a Malmo server of this file that shows the same picture for nothing
   (needs ``make test-minerl``, which installs it; left out otherwise);
-* ``voxel``: the same against the embedded world, which draws four pictures a step in a process of its own.
+* ``voxel``: the same against the embedded world, which draws a picture for every tick in a process of its own.
 
-Run as ``python benchmarks/minerl_speed.py``; a busy neighbour makes it slower, so ``load`` says how busy the machine was. ``MineRLWorld``
-starts this file itself as its worker for ``still`` (with the port as the only argument).
+``voxel_direct`` is the embedded world without any of it, which draws one picture an env step.
+
+Run as ``python benchmarks/minerl_speed.py``; a busy neighbour makes it slower, so ``load`` says how busy the machine was. ``MineRLWorld`` starts
+this file itself as its worker for ``still`` (with the port as the only argument).
 """
 
 from __future__ import annotations
@@ -25,26 +30,47 @@ from typing import Any
 
 import numpy as np
 
+from worldpack_model.geometry import TICKS_PER_STEP
+
 ROOT = Path(__file__).parents[1]
 BLOCK = 100
 """Steps between two looks at the clock; numbers are medians over blocks."""
 
 
-def rate(world: Any, seconds: float) -> dict[str, float]:
+def processor_seconds() -> float:
+    """Processor time of this process and its children, as far as ``/proc`` tells."""
+    from worldpack_env.worlds.worker_process import descendants
+
+    ticks = 0
+    for pid in descendants(os.getpid()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def rate(world: Any, seconds: float) -> dict[str, Any]:
     """Steps a second of a world: median and best over blocks of steps, for about so many seconds."""
     world.reset(0)
     action = np.array([1, 0, 0, 0, 0, 0, 0, 0, 22.5], np.float32)
     for _ in range(BLOCK):
         world.step(action)
     rates = []
+    processor = processor_seconds()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         before = time.perf_counter()
         for _ in range(BLOCK):
             world.step(action)
         rates.append(BLOCK / (time.perf_counter() - before))
+    processor = processor_seconds() - processor
     world.close()
-    return {"median": round(statistics.median(rates), 1), "best": round(max(rates), 1), "steps": BLOCK * len(rates)}
+    count, middle, best = BLOCK * len(rates), statistics.median(rates), max(rates)
+    return {
+        "env_steps_per_second": {"median": round(middle, 1), "best": round(best, 1)},
+        "minerl_steps_per_second": {"median": round(TICKS_PER_STEP * middle), "best": round(TICKS_PER_STEP * best)},
+        "per_processor_second": round(TICKS_PER_STEP * count / processor),
+        "env_steps": count,
+    }
 
 
 def serve(what: str) -> subprocess.Popen[str]:
@@ -84,7 +110,7 @@ def run_worker() -> None:
     import minerl_worker as worker
 
     class StillEngine:
-        def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None) -> None:
+        def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None, mission: str | None) -> None:
             self.frame, self.ticks = worker.Frame(np.full((*size, 3), 99, np.uint8), [0.5, 64.0, 0.5, 0.0, 0.0]), ticks
 
         def about(self) -> dict[str, str]:
@@ -96,6 +122,9 @@ def run_worker() -> None:
         def step(self, keys: Any, camera: Any) -> Any:
             return [self.frame] * self.ticks, self.frame.pixels
 
+        def told(self) -> None:
+            return None
+
         def close(self) -> None:
             pass
 
@@ -105,6 +134,7 @@ def run_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure each")
+    parser.add_argument("--only", nargs="+", choices=("still", "minerl", "voxel", "voxel_direct"), help="measure these alone")
     parser.add_argument("--serve", choices=("still", "voxel"), help="be one of the Malmo servers that this starts itself")
     options = parser.parse_args()
     if options.serve:
@@ -114,11 +144,16 @@ def main() -> None:
     from worldpack_env.worlds.voxel import VoxelWorld
     from worldpack_model.provenance import provenance
 
-    found: dict[str, Any] = {"still": rate(MineRLWorld(python=sys.executable, worker=__file__), options.seconds)}
+    wanted = options.only or ("still", "minerl", "voxel", "voxel_direct")
+    found: dict[str, Any] = {}
+    if "still" in wanted:
+        found["still"] = rate(MineRLWorld(python=sys.executable, worker=__file__), options.seconds)
     python = ROOT / ".venv-minerl" / "bin" / "python"
     about: dict[str, str] = {}
     if python.exists():
         for name, what in (("minerl", "still"), ("voxel", "voxel")):
+            if name not in wanted:
+                continue
             server = serve(what)
             try:
                 assert server.stdout is not None
@@ -128,10 +163,12 @@ def main() -> None:
             finally:
                 server.kill()
                 server.wait()
-    found["voxel_direct"] = rate(VoxelWorld(), options.seconds)
+    if "voxel_direct" in wanted:
+        found["voxel_direct"] = rate(VoxelWorld(), options.seconds)
     report = {
-        "env_steps_per_second_64x64": found,
-        "ticks_per_step": 4,
+        "frame_size": [64, 64],
+        "speed": found,
+        "ticks_per_step": TICKS_PER_STEP,
         "minerl": about or "not installed",
         "load": round(os.getloadavg()[0], 2),
         "provenance": provenance(),

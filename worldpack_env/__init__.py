@@ -15,6 +15,9 @@ id                             episode
 ``WorldPack/ExploreReal-v0``   the same, in the engine
 ============================== =========================================================
 
+MineRL's own Navigate (``docs/minerl.md``), which only the world ``minerl`` can show, is ``WorldPack/NavigateReal-v0`` and
+``WorldPack/NavigateDenseReal-v0``.
+
 Keyword arguments: ``worldpack_env.assembly.NavOptions``.
 """
 
@@ -53,7 +56,9 @@ _KINDS: dict[str, dict[str, Any]] = {
     "Explore": {"task": "explore"},
 }
 IDS = tuple(f"WorldPack/{kind}{real}-v0" for kind in _KINDS for real in ("", "Real"))
-"""Every registered id."""
+"""Every id of a task of this project, imagined and in the engine."""
+MINERL_KINDS = {"WorldPack/NavigateReal-v0": "navigate", "WorldPack/NavigateDenseReal-v0": "navigate-dense"}
+"""The ids of MineRL's own missions, and their tasks."""
 _PUBLIC = {
     "ActionSet": "actions",
     "make_action_set": "actions",
@@ -74,7 +79,7 @@ _PUBLIC = {
     "World": "worlds",
     "make_world": "worlds",
 }
-__all__ = ["IDS", "__version__", *_PUBLIC]
+__all__ = ["IDS", "MINERL_KINDS", "__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -93,4 +98,11 @@ for _id in IDS:
         entry_point="worldpack_env.env:make_nav_env",
         vector_entry_point="worldpack_env.vector_env:make_nav_vector_env",
         kwargs={**_KINDS[_id.split("/")[1].split("-")[0].removesuffix("Real")], "real": "Real" in _id},
+    )
+for _id, _task in MINERL_KINDS.items():
+    gymnasium.register(
+        id=_id,
+        entry_point="worldpack_env.env:make_nav_env",
+        vector_entry_point="worldpack_env.vector_env:make_nav_vector_env",
+        kwargs={"task": _task, "real": True},
     )

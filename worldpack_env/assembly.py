@@ -12,7 +12,7 @@ from worldpack_env.goals import GOAL_OBS
 from worldpack_env.rollout import Rollout
 from worldpack_env.simulator import Simulator
 from worldpack_env.starts import StartBank, StartMode
-from worldpack_env.tasks import make_task
+from worldpack_env.tasks import NAVIGATE_STEPS, make_task
 from worldpack_model.config import Precision, lookup
 from worldpack_model.motion import Choice
 
@@ -29,14 +29,15 @@ class NavOptions(TypedDict, total=False):
     ``real_slots`` mean nothing there, and ``device`` only where tensors are asked for.
     """
 
-    task: Literal["loop", "goto", "explore"]
-    """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B) or ``explore`` (no goal). Set by the id."""
+    task: Literal["loop", "goto", "explore", "navigate", "navigate-dense"]
+    """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B), ``explore`` (no goal), or MineRL's own ``navigate`` or ``navigate-dense``, which
+    only its engine can show. Set by the id."""
     real: bool
     """False: imagined by the world model. True: the engine itself. Set by the id."""
     real_slots: int
     """Of the imagined ids: so many of the slots, the last ones, are the engine itself, to train on both. Default 0."""
     world: str
-    """Engine of the starts, and of the real environment. Default ``voxel``."""
+    """Engine of the starts, and of the real environment. Default ``voxel``; of the Navigate ids, ``minerl``."""
     model: str | PathLike[str] | WorldPack
     """Name of a shipped model, path of a checkpoint, or a loaded model. Default ``voxel-64``."""
     loop: Literal["ABA", "ABCA"]
@@ -96,13 +97,16 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     if goal_obs is not None:
         lookup(dict(GOAL_OBS), goal_obs, "goal observation")
     tensors = lookup({"numpy": False, "torch": True}, options.get("output", "numpy"), "output")
-    world = bank.world if bank is not None else options.get("world", "voxel")
+    world = bank.world if bank is not None else options.get("world", "voxel" if task.mission is None else "minerl")
+    if task.mission is not None and not options.get("real", False):
+        raise ValueError(f"The task {task.name!r} is a mission of MineRL's own, which nothing else can show; use WorldPack/NavigateReal-v0.")
     simulator: Simulator
     device: torch.device | None = None
     if options.get("real", False):
         from worldpack_env.reality import Reality
 
-        simulator = Reality(world, num_slots, frame_size=options.get("frame_size", (64, 64) if bank is None else bank.frame_size))
+        size = options.get("frame_size", (64, 64) if bank is None else bank.frame_size)
+        simulator = Reality(world, num_slots, frame_size=size, mission=task.mission)
         if tensors:
             from worldpack_model.checkpoint import resolve_device
 
@@ -128,7 +132,13 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size)])
         device = model.device if tensors else None
     owns_bank = bank is None
-    if bank is None:
+    limit = options.get("max_episode_steps")
+    if task.mission is not None:
+        limit = NAVIGATE_STEPS if limit is None else limit
+        bank = bank or StartBank.from_spawns(
+            world, split=options.get("split", "train"), size=options.get("num_starts", 64), frame_size=simulator.frame_size
+        )
+    elif bank is None:
         bank = StartBank.from_world(
             world,
             loop=task.loop,
@@ -143,7 +153,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         task,
         bank,
         goal_obs=goal_obs,
-        max_episode_steps=options.get("max_episode_steps"),
+        max_episode_steps=limit,
         keep_history=keep_history,
         owns_bank=owns_bank,
         device=device,

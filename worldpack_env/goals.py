@@ -23,7 +23,8 @@ VECTOR_LIMIT: Final = 512.0
 class GoalView:
     """The goal's part of the observation.
 
-    * ``compass``: ``(1,) float32`` degrees in [-180, 180], 0 = straight ahead, positive = to the right (MineRL Navigate's compass).
+    * ``compass``: ``(1,) float32`` degrees in [-180, 180], 0 = straight ahead, positive = to the right (MineRL Navigate's compass; of the task
+      ``navigate``, what MineRL's compass shows).
     * ``vector``: ``(3,) float32`` blocks (right, up, forward) from the agent to the goal, clipped to +-512.
     * ``image``: ``goal_image (H, W, 3) uint8``, what an engine shows on arrival at the goal.
     * ``none``: no entry.
@@ -57,6 +58,8 @@ class GoalView:
         """
         if self.key is None:
             return {}
+        if self.kind == "compass" and state.compass is not None:
+            return {self.key: state.compass[:, None].astype(np.float32)}
         if self.kind == "image":
             current = np.minimum(state.subgoal, state.count - 1) + 1
             return {self.key: np.stack([goal_frame(s, int(i)) for s, i in zip(starts, current, strict=True)])}

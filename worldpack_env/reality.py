@@ -27,6 +27,7 @@ class Reality:
         num_slots: int,
         *,
         frame_size: tuple[int, int] = (64, 64),
+        mission: str | None = None,
         factory: Callable[..., World] = make_world,
     ) -> None:
         """Makes the engines.
@@ -35,10 +36,11 @@ class Reality:
             world: name of the engine, e.g. ``voxel``.
             num_slots: number of engines.
             frame_size: (height, width) of their frames in pixels.
+            mission: a mission of the engine's own that they play; None plays none.
             factory: makes an engine of a name, as ``worlds.make_world``.
 
         Raises:
-            ValueError: if there is no such engine or no slot.
+            ValueError: if there is no such engine, mission or slot.
             BackendUnavailable: if the engine cannot be used here.
         """
         if num_slots < 1:
@@ -49,7 +51,7 @@ class Reality:
         self._last: dict[int, WorldView] = {}
         try:
             for _ in range(num_slots):
-                self.worlds.append(factory(world, frame_size=self.frame_size))
+                self.worlds.append(factory(world, frame_size=self.frame_size, **({} if mission is None else {"mission": mission})))
         except BaseException:
             self.close()  # engines may be processes: none stays behind when a later one cannot be had
             raise
@@ -77,6 +79,9 @@ class Reality:
             except EpisodeLost as error:
                 LOGGER.warning("Slot %d lost its episode: %s", slot, error)
                 failed[row] = True
+                last = self._last[slot]
+                if last.mission is not None:  # a step that did not happen pays nothing
+                    self._last[slot] = last._replace(mission=last.mission._replace(reward=0.0))
         return replace(_join([self._last[slot] for slot in slots]), failed=failed)
 
     def snapshot(self, slots: Sequence[int]) -> Any:
@@ -112,10 +117,12 @@ class Reality:
 
 def _join(views: Sequence[WorldView]) -> Views:
     n = len(views)
+    missions = [view.mission for view in views if view.mission is not None]
     return Views(
         frames=np.stack([view.frame for view in views]),
         poses=np.stack([view.pose for view in views]),
         blocked=np.array([view.blocked for view in views], np.bool_),
         failed=np.zeros(n, np.bool_),
         retrieved=np.zeros((n, 0), np.int64),
+        mission=np.array(missions, np.float64) if missions else None,
     )

@@ -24,9 +24,10 @@ from importlib import metadata
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldpack_env.explorers import TURN, Action, Script, Style, bump, explore, look, stroll, walk_to
 from worldpack_env.worlds import Surface, World, WorldView, make_world
@@ -51,6 +52,9 @@ from worldpack_model.episodes import (
     write_episode,
 )
 from worldpack_model.geometry import BOX, DPITCH, DYAW, TICKS_PER_STEP, box_corner, wrap_degrees
+
+if TYPE_CHECKING:
+    from worldpack_env.starts import Start
 
 LOGGER = logging.getLogger(__name__)
 
@@ -256,6 +260,45 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
         raise _Stuck("home was reached without a step")
     tape.play(world, look(style), "close")
     return turn_index
+
+
+def played_episode(
+    world: World, start: Start, frames: NDArray[np.uint8], poses: NDArray[np.float64], actions: NDArray[np.float32], blocked: NDArray[np.bool_]
+) -> Episode:
+    """What somebody else played in an engine from a start, as an episode: the start's context, then the played part, phase ``agent``.
+
+    Args:
+        world: an engine of the same name, which is asked for the solid blocks; is reset.
+        start: where it began.
+        frames: ``(n + 1, H, W, 3)``, the first as the start's context ends.
+        poses: ``(n + 1, 5)``.
+        actions: ``(n, 9)``.
+        blocked: ``(n,)``.
+
+    Raises:
+        ValueError: if the start is of another engine, or an array does not fit.
+    """
+    if start.world != world.name:
+        raise ValueError(f"The start is of the engine {start.world!r}, this is {world.name!r}; use the engine that it was played in.")
+    before = len(start.frames)
+    world.reset(start.seed, start.poses[-1])
+    all_poses = np.concatenate([start.poses, poses[1:]]).astype(np.float64)
+    boxes = [world.solid(box_corner(pose), BOX) for pose in all_poses]
+    stops = np.concatenate([np.zeros(before - 1, np.bool_), blocked])
+    return Episode(
+        frames=np.concatenate([start.frames, frames[1:]]),
+        poses=all_poses,
+        actions=np.concatenate([start.actions, actions]).astype(np.float32),
+        task="agent",
+        site=f"{start.world}_{start.seed:06d}",
+        nav_range=start.nav_range,
+        seed=start.seed,
+        world=start.world,
+        waypoints=start.waypoints,
+        phases=("look",) * before + ("agent",) * len(actions),
+        blocked=stops if start.mode == "spawn" else None,  # a look-around walks nowhere; of a way out it is not known
+        blocks=None if any(box is None for box in boxes) else np.stack([box for box in boxes if box is not None]),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- many episodes

@@ -235,6 +235,7 @@ class Rollout:
             seeds.append(seed)
         state = self.task.begin(chosen)
         views = self.simulator.start(slots, chosen, seeds)
+        state.hear(views.mission)
         rows = list(slots)
         now = self._now
         self._allocate(views.retrieved.shape[1], state)
@@ -272,9 +273,12 @@ class Rollout:
         rows = list(slots)
         now = self._now
         before = now["pose"][rows]
-        self._show(rows, self.simulator.step(slots, actions))
+        views = self.simulator.step(slots, actions)
+        self._show(rows, views)
         poses = now["pose"][rows]
-        state, step = self.task.step(_some(self._state).take(rows), poses)
+        state = _some(self._state).take(rows)
+        state.hear(views.mission)
+        state, step = self.task.step(state, poses)
         _some(self._state).put(rows, state)
         now["success"][rows] = step.success
         now["walked"][rows] += np.hypot(poses[:, 0] - before[:, 0], poses[:, 2] - before[:, 2])
@@ -365,6 +369,7 @@ class Rollout:
             step=int(now["elapsed"][slot]),
             limit=int(now["limit"][slot]),
             squares=int(state.subgoal[0]) if state.visited.size else None,
+            compass=None if state.compass is None else float(state.compass[0]),
         )
 
     # ------------------------------------------------------------------------------------------------------------------ branching

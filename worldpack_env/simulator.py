@@ -34,6 +34,8 @@ class Views:
     retrieved: NDArray[np.int64]
     """``(n, k)`` step numbers of the remembered frames the picture was predicted from, -1 where unused; k is 0 in engines.
     Step numbers count the frames of the episode from its first context frame, which is 0."""
+    mission: NDArray[np.float64] | None = None
+    """``(n, 5)`` what missions of the engine's own say, in the order of ``worlds.MissionView``; None where there are none."""
 
 
 class Simulator(Protocol):

@@ -34,6 +34,8 @@ _LEGS: Final = {"AB": ("out",), "ABA": ("out", "back"), "ABCA": ("out", "out2", 
 """Loop of a task -> the recorder's phases in which its goals are walked to."""
 _WORLDS_TRIED: Final = 20
 _FORMAT: Final = 1
+_SPAWN_RANGE: Final = 64
+"""Blocks: as far as MineRL's Navigate goes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +216,38 @@ def _shortest(surface: Surface, episode: Episode, *, loop: str, mode: StartMode)
     return total
 
 
+class _FromSpawn:
+    """Makes start ``i`` at the spawn of a world of the split; start ``i`` depends on the settings and ``i`` alone."""
+
+    def __init__(self, world: str, split: str, frame_size: tuple[int, int], seed: int) -> None:
+        self.world, self.split, self.frame_size, self.seed = world, split, frame_size, seed
+        self._engine: World | None = None
+
+    def __call__(self, index: int) -> Start:
+        if self._engine is None:
+            self._engine = make_world(self.world, frame_size=self.frame_size)
+        worlds = SPLITS[self.split]
+        world_seed = int(np.random.default_rng([self.seed, index]).integers(worlds.start, worlds.stop))
+        view = self._engine.reset(world_seed)
+        return Start(
+            world=self.world,
+            seed=world_seed,
+            frames=view.frame[None].copy(),
+            poses=view.pose[None].copy(),
+            actions=np.zeros((0, ACTION_DIM), np.float32),
+            waypoints=np.stack([view.pose[:3]] * 2),
+            nav_range=_SPAWN_RANGE,
+        )
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": None}  # an engine stays in its process
+
+
 class _FromIndex:
     """Makes start ``i`` from recorded episode ``i``."""
 
@@ -337,6 +371,26 @@ class StartBank:
         lookup(dict(SPLITS), split, "split")
         source = _FromWorld(world, loop, nav_range, mode, split, frame_size, seed)
         return cls(source, size, world=world, loop=loop, nav_range=nav_range, mode=mode, frame_size=frame_size)
+
+    @classmethod
+    def from_spawns(
+        cls, world: str = "minerl", *, split: str = "train", size: int = 64, frame_size: tuple[int, int] = (64, 64), seed: int = 0
+    ) -> StartBank:
+        """Starts at the spawns of worlds, for tasks whose goal only the engine knows (MineRL's Navigate); their goals mean nothing.
+
+        Args:
+            world: name of the engine.
+            split: ``train``, ``val`` or ``test``: which world seeds to take.
+            size: number of starts.
+            frame_size: (height, width) of the frames in pixels.
+            seed: another seed gives other starts.
+
+        Raises:
+            ValueError: if a setting is not one there is.
+        """
+        lookup(dict(SPLITS), split, "split")
+        source = _FromSpawn(world, split, frame_size, seed)
+        return cls(source, size, world=world, loop="AB", nav_range=_SPAWN_RANGE, mode="spawn", frame_size=frame_size)
 
     @classmethod
     def from_episodes(

@@ -9,20 +9,22 @@ Reward of one step, in reward units::
 
 A goal is reached within ``radius`` blocks of it over ground (height is ignored). The episode terminates when the last one is.
 
-:class:`Explore` has no goals and pays for ground that the agent had not stood on before; see there.
+:class:`Explore` has no goals and pays for ground that the agent had not stood on before; see there. :class:`Navigate` hands on what MineRL
+itself says, so it is the one task that sees more than poses, and the one that only an engine can show.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.starts import Start
+from worldpack_env.worlds import MissionView
 from worldpack_model.config import lookup
 from worldpack_model.geometry import TICKS_PER_STEP, WALK_BLOCKS_PER_TICK
 
@@ -40,6 +42,10 @@ CELL: Final = 2.0
 """Side of such a cell in blocks."""
 CELLS: Final = 128
 """Cells along each side of the square around the start in which :class:`Explore` counts."""
+NAVIGATE_BLOCKS: Final = 64
+"""Blocks over ground from a world's spawn to the block that MineRL's Navigate hides."""
+NAVIGATE_STEPS: Final = 1490
+"""Env steps of a Navigate episode: MineRL ends its mission after 6,000 ticks, of which some pass during the reset."""
 LOOP_RANGES: Final = {"AB": 1, "ABA": 2, "ABCA": 4}
 """Length of each loop in navigation ranges, at most: B and C both lie within one range of A, so they can be two apart."""
 
@@ -58,6 +64,8 @@ class TaskState:
     """``(n,)`` blocks over ground to the current (or else the last) goal."""
     visited: NDArray[np.bool_]
     """``(n, c, c)`` cells of ground stood on, for tasks that count them; c is 0 for the others."""
+    mission: NDArray[np.float64]
+    """``(n, m)`` what a mission of the engine's own said last, ``simulator.Views.mission``; m is 5 for tasks that are one, 0 for the others."""
 
     @classmethod
     def empty(cls, count: int, like: TaskState) -> TaskState:
@@ -74,6 +82,17 @@ class TaskState:
         index = list(rows)
         for f in fields(self):
             getattr(self, f.name)[index] = getattr(other, f.name)
+
+    @property
+    def compass(self) -> NDArray[np.float64] | None:
+        """``(n,)`` degrees that the compass of the engine's own mission shows; None for tasks that are none."""
+        return self.mission[:, MissionView._fields.index("compass")] if self.mission.shape[1] else None
+
+    def hear(self, mission: NDArray[np.float64] | None) -> None:
+        """Takes up what the engine's own mission says, ``simulator.Views.mission``."""
+        if mission is not None and self.mission.shape[1]:
+            self.mission = mission
+            self.distance = mission[:, MissionView._fields.index("distance")].copy()
 
     def target(self) -> NDArray[np.float64]:
         """``(n, 3)`` position of the current goal, the last one when all are reached."""
@@ -98,6 +117,8 @@ class Task(Protocol):
 
     name: str
     """For people and file names."""
+    mission: str | None
+    """Name of the mission of the engine's own that this task is; None for tasks of poses alone."""
     loop: str
     """The waypoints in order of visit, A first: ``AB``, ``ABA`` or ``ABCA``."""
     goal_obs: tuple[str, ...]
@@ -120,6 +141,7 @@ class LoopNav:
     """
 
     goal_obs: tuple[str, ...] = ("compass", "vector", "image", "none")
+    mission: str | None = None
 
     def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS, shorter: bool = False) -> None:
         """Makes the task.
@@ -154,7 +176,8 @@ class LoopNav:
         goals = np.stack([start.waypoints[np.minimum(np.arange(1, longest + 1), len(start.waypoints) - 1)] for start in starts])
         count = np.array([len(start.waypoints) - 1 for start in starts], np.int64)
         subgoal = np.array([c - 1 if s.mode == "turn" else 0 for s, c in zip(starts, count, strict=True)], np.int64)
-        state = TaskState(goals, count, subgoal, np.zeros(len(starts)), np.zeros((len(starts), 0, 0), np.bool_))
+        n = len(starts)
+        state = TaskState(goals, count, subgoal, np.zeros(n), np.zeros((n, 0, 0), np.bool_), np.zeros((n, 0)))
         state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
         return state
 
@@ -164,7 +187,7 @@ class LoopNav:
         distance = _over_ground(state.target(), poses)
         reached = (distance <= self.radius) & (state.subgoal < count)
         reward = PROGRESS_REWARD * (state.distance - distance) + ARRIVAL_REWARD * reached + STEP_REWARD
-        after = TaskState(state.goals, count, state.subgoal + reached, distance, state.visited)
+        after = replace(state, subgoal=state.subgoal + reached, distance=distance)
         success = after.subgoal >= count
         if reached.any():  # progress is measured to the next goal from here on
             after.distance = _over_ground(after.target(), poses)
@@ -212,12 +235,13 @@ class Explore:
     name = "explore"
     loop = "AB"
     goal_obs = ("none",)
+    mission = None
 
     def begin(self, starts: Sequence[Start]) -> TaskState:
         """State of new episodes, one for each start."""
         poses = np.stack([start.poses[-1] for start in starts])
         n = len(starts)
-        state = TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), np.zeros((n, CELLS, CELLS), np.bool_))
+        state = _aimless(poses, visited=np.zeros((n, CELLS, CELLS), np.bool_), mission=np.zeros((n, 0)))
         row, column = _cell(state, poses)[0].T
         state.visited[np.arange(n), row, column] = True
         return state
@@ -229,13 +253,48 @@ class Explore:
         new = inside & ~state.visited[at]
         visited = state.visited.copy()
         visited[at] |= inside
-        after = TaskState(state.goals, state.count, state.subgoal + new, _over_ground(state.target(), poses), visited)
+        after = replace(state, subgoal=state.subgoal + new, distance=_over_ground(state.target(), poses), visited=visited)
         never = np.zeros(len(poses), np.bool_)
         return after, TaskStep(NEW_CELL_REWARD * new + STEP_REWARD, never, never.copy())
 
     def shortest(self, start: Start) -> float:
         """0: there is no way to be the shortest."""
         return 0.0
+
+
+class Navigate:
+    """MineRL's own Navigate: find the diamond block that its engine hides 64 blocks from the world's spawn, with a compass that points near it.
+
+    Observation of the goal, reward and end are the engine's own word, summed over the ticks of a step: 100 for touching the block, which ends the
+    episode, and with ``dense`` 1 for each block that the way to the compass's target shrank. ``info["is_success"]`` is whether the block was touched,
+    ``info["distance"]`` the way to the compass's target, in blocks.
+    """
+
+    loop = "AB"
+    goal_obs = ("compass", "none")
+
+    def __init__(self, *, dense: bool = False) -> None:
+        self.name = self.mission = "navigate-dense" if dense else "navigate"
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start; nothing but the engine knows where their goals are."""
+        poses, n = np.stack([start.poses[-1] for start in starts]), len(starts)
+        return _aimless(poses, visited=np.zeros((n, 0, 0), np.bool_), mission=np.zeros((n, len(MissionView._fields))))
+
+    def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
+        """State and outcome after the engine said ``state.mission``."""
+        reward, done, success = state.mission.T[:3]
+        return replace(state, subgoal=(success > 0).astype(np.int64)), TaskStep(reward.copy(), done > 0, success > 0)
+
+    def shortest(self, start: Start) -> float:
+        """Blocks over ground from a world's spawn to the block."""
+        return float(NAVIGATE_BLOCKS)
+
+
+def _aimless(poses: NDArray[np.float64], *, visited: NDArray[np.bool_], mission: NDArray[np.float64]) -> TaskState:
+    """State of episodes that begin at ``poses (n, 5)``, whose only goal that is known is where they begin."""
+    n = len(poses)
+    return TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), visited, mission)
 
 
 def _cell(state: TaskState, poses: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -288,13 +347,19 @@ def make_task(name: str, *, loop: str = "ABA", shorter: bool = False) -> Task:
     """Makes a task by name.
 
     Args:
-        name: ``loop``, ``goto`` or ``explore``.
+        name: ``loop``, ``goto``, ``explore``, ``navigate`` or ``navigate-dense``.
         loop: ``ABA`` or ``ABCA``; for ``loop`` only.
         shorter: see :class:`LoopNav`; for ``loop`` only.
 
     Raises:
         ValueError: if there is no such task or loop.
     """
-    makers: dict[str, Any] = {"loop": lambda: LoopNav(loop, shorter=shorter), "goto": GoTo, "explore": Explore}
+    makers: dict[str, Any] = {
+        "loop": lambda: LoopNav(loop, shorter=shorter),
+        "goto": GoTo,
+        "explore": Explore,
+        "navigate": Navigate,
+        "navigate-dense": lambda: Navigate(dense=True),
+    }
     task: Task = lookup(makers, name, "task")()
     return task

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ from worldpack_env.rollout import Observation
 from worldpack_env.starts import Start
 from worldpack_env.worlds import Surface, World, WorldView, make_world
 from worldpack_env.worlds.paths import nearest_standable
+from worldpack_model.checkpoint import CheckpointError
 
 _SURFACES_KEPT: Final = 64
 _STEPPED: Final = Style(stepped=True, max_turn=TURN_DEGREES, walk_while_turning=False, jitter=0.0, direction=1)
@@ -238,6 +240,11 @@ def open_policy(source: str, action_set: ActionSet, *, name: str | None = None, 
     """
     baseline = baseline_of(source)
     if baseline is None:
+        if not Path(source).exists():
+            raise CheckpointError(
+                f"There is no agent {source!r}: it is no run folder or policy zip, and none of the agents that learn nothing "
+                f"({', '.join(BASELINES)}); give one of those."
+            )
         return AgentPolicy(load_agent(source, trust=trust), name=name or "agent", deterministic=deterministic)
     kind, share = baseline
     policy = BASELINES[kind](action_set)

@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import safe_mean, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldpack_agents.checkpoints import write_checkpoint
+from worldpack_agents.dqn import drop_buffers, save_buffer
 
 if TYPE_CHECKING:
     from worldpack_agents.curriculum import Teacher
@@ -89,6 +90,7 @@ class SegmentCheckpoints(BaseCallback):
         steps = self.model.num_timesteps
         seed = segment_seed(self._seed, steps)
         set_random_seed(seed, using_cuda=self.model.device.type == "cuda")
+        self.model.action_space.seed(seed)  # where DQN's random actions come from
         env = self.model.get_env()
         assert env is not None
         env.seed(seed)
@@ -121,8 +123,13 @@ class SegmentCheckpoints(BaseCallback):
         model = self.model
         recent = [{k: float(v) for k, v in episode.items()} for episode in model.ep_info_buffer or ()]
         about = {"updates": int(getattr(model, "_n_updates", 0)), "episodes": recent, "successes": [bool(s) for s in model.ep_success_buffer or ()]}
-        about |= self._more()
+        about |= {"ended": int(model._episode_num), **self._more()}
+        buffer = getattr(model, "replay_buffer", None)
+        if buffer is not None:  # before the checkpoint, so that there is none without its buffer
+            save_buffer(buffer, self._run, steps)
         write_checkpoint(self._run, steps, partial(save_policy, model), about, keep=self._keep)
+        if buffer is not None:
+            drop_buffers(self._run, steps)
         self._saved = steps
 
 
@@ -130,6 +137,7 @@ def restore_statistics(model: Any, manifest: dict[str, Any]) -> None:
     """Puts step and update counts and the recent episodes of a checkpoint's manifest back into ``model``."""
     model.num_timesteps = int(manifest["steps"])
     model._n_updates = int(manifest.get("updates", 0))
+    model._episode_num = int(manifest.get("ended", 0))
     window = model._stats_window_size
     model.ep_info_buffer = deque(manifest.get("episodes", []), maxlen=window)
     model.ep_success_buffer = deque(manifest.get("successes", []), maxlen=window)

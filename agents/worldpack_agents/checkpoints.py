@@ -15,13 +15,13 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from worldpack_agents.policies import PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class LoadedAgent:
     """A policy ready to act."""
 
     policy: Any
-    """Stable-Baselines3 actor-critic policy in eval mode."""
+    """Policy of Stable-Baselines3 in eval mode."""
     recurrent: bool
     """Whether it carries an LSTM state."""
     source: str
@@ -173,11 +173,40 @@ def write_run_config(run: Path, data: dict[str, Any]) -> None:
     write_json(run / CONFIG, data)
 
 
+def _in_run(path: Path) -> bool:
+    """Whether ``path`` is the policy file of a checkpoint in a run folder."""
+    return path.name == POLICY and (path.parent / "manifest.json").is_file() and (path.parent.parent.parent / CONFIG).is_file()
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """The run, checkpoint folder and manifest that a run folder (its newest), a checkpoint folder or a checkpoint's policy file names.
+
+    Raises:
+        CheckpointError: if there is no sound one.
+    """
+    chosen: Path | None
+    if path.is_dir():
+        run, chosen = (path, None) if (path / CONFIG).is_file() else (path.parent.parent, path)
+    elif path.is_file() and _in_run(path):
+        run, chosen = path.parent.parent.parent, path.parent
+    else:
+        raise CheckpointError(f"There is no agent at {path}; give a run folder of train-agent or a policy zip.")
+    read_run_config(run)
+    if chosen is None:
+        newest = newest_checkpoint(run)
+        if newest is None:
+            raise CheckpointError(f"{run} has no checkpoint yet; let train-agent run longer.")
+        chosen, manifest = newest
+    else:
+        manifest = read_manifest(chosen)
+    return run, chosen, manifest
+
+
 def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") -> LoadedAgent:
     """Loads a policy to act with.
 
     Args:
-        path: a run folder, one of its checkpoint folders, or a Stable-Baselines3 zip of PPO or RecurrentPPO.
+        path: a run folder, one of its checkpoint folders, or a Stable-Baselines3 zip of PPO, RecurrentPPO, DQN or QR-DQN.
         trust: allow to unpickle a zip that is not part of a run folder; that runs code of whoever made it.
         device: where the policy runs.
 
@@ -186,22 +215,10 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
         ValueError: if the file would have to be unpickled and ``trust`` is not given.
     """
     path = Path(path)
-    if path.is_dir():
-        run, chosen = (path, None) if (path / CONFIG).is_file() else (path.parent.parent, path)
-    elif path.name == POLICY and (path.parent / "manifest.json").is_file() and (path.parent.parent.parent / CONFIG).is_file():
-        run, chosen = path.parent.parent.parent, path.parent
-    elif path.is_file():
+    if path.is_file() and not _in_run(path):
         return _load_foreign(path, trust=trust, device=device)
-    else:
-        raise CheckpointError(f"There is no agent at {path}; give a run folder of train-agent or a policy zip.")
+    run, chosen, manifest = find_checkpoint(path)
     data = read_run_config(run)
-    if chosen is None:
-        newest = newest_checkpoint(run)
-        if newest is None:
-            raise CheckpointError(f"{run} has no checkpoint yet; let train-agent run longer.")
-        chosen, manifest = newest
-    else:
-        manifest = read_manifest(chosen)
     try:
         algorithm = data["config"]["algorithm"]
         sizes = PolicyConfig(**data["config"]["policy"])
@@ -238,7 +255,7 @@ def _load_foreign(path: Path, *, trust: bool, device: str) -> LoadedAgent:
         )
     digest = sha256(path)
     failures = []
-    for algorithm in ("ppo", "recurrent-ppo"):
+    for algorithm in get_args(Algorithm):
         try:
             model = algorithm_class(algorithm)[0].load(path, device=device)
         except Exception as error:  # foreign pickles fail in any way
@@ -248,4 +265,4 @@ def _load_foreign(path: Path, *, trust: bool, device: str) -> LoadedAgent:
         return LoadedAgent(
             policy=model.policy, recurrent=algorithm == "recurrent-ppo", source=str(path), steps=int(model.num_timesteps), digest=digest
         )
-    raise CheckpointError(f"{path} could not be loaded as PPO or RecurrentPPO ({'; '.join(failures)}).")
+    raise CheckpointError(f"{path} could not be loaded as PPO, RecurrentPPO, DQN or QR-DQN ({'; '.join(failures)}).")

@@ -15,7 +15,8 @@ COMMANDS: Final = {
     "record": "record episodes in an engine, in LoopNav's layout; --import DIR takes recordings of VPT's form (mp4 + jsonl) instead",
     "train-model": "train a world model from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
-    "train-agent": "train an agent with PPO, in imagination or in the engine, or continue",
+    "train-agent": "train an agent with PPO or DQN, in imagination or in the engine, or continue",
+    "refresh": "train an agent in imagination, let it play in the engine, teach the world model what it met, and go on",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
     "study": "the same training under several conditions and seeds, judged in the engine; memory, curriculum, horizon, budget, or a file of your own",
@@ -259,6 +260,27 @@ def _train_agent(words: Sequence[str]) -> None:
     _say(f"Agent: {result.run} ({result.steps} steps{'' if result.finished else ', stopped; run again to continue'})")
 
 
+def _refresh(words: Sequence[str]) -> None:
+    from worldpack_agents.refresh import RefreshConfig, refresh
+
+    config = _parse(RefreshConfig, words, "refresh")
+    with _Bars() as bars:
+        result = refresh(config, bars.tell)
+    rows = [
+        [
+            str(line["round"]),
+            f"{line['agent_steps']:,}",
+            f"{line['agent_real_steps'] + line['collected_steps']:,}",
+            f"{line['success']:.0%}" if "success" in line else "",
+            f"{line['stopped']:.1%}" if "stopped" in line else "",
+        ]
+        for line in result.rounds
+    ]
+    columns = ("round", "agent's steps", "of them and collected in the engine", "success there", "steps stopped there")
+    _table(columns, rows, f"{result.real_steps:,} steps in the engine")
+    _say(f"Agent: {result.agent}   World model: {result.model}")
+
+
 def _eval_agent(words: Sequence[str]) -> None:
     from worldpack_agents.evaluate import EvalAgentConfig, describe, evaluate_agent
     from worldpack_agents.intervals import Interval
@@ -464,6 +486,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "train-model": _train_model,
     "eval-model": _eval_model,
     "train-agent": _train_agent,
+    "refresh": _refresh,
     "eval-agent": _eval_agent,
     "compare": _compare,
     "study": _study,

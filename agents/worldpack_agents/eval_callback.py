@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from worldpack_agents.callbacks import cut_curve
+from worldpack_agents.callbacks import cut_curve, save_policy
 from worldpack_agents.checkpoints import BEST, LoadedAgent, newest_checkpoint, write_checkpoint
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.evaluate import summarise
@@ -87,9 +88,7 @@ class EvalCallback(BaseCallback):
         if score > self._best:
             self._best = score
             about = {"in": self._where[0], "success": score[0], "return": score[1]}
-            write_checkpoint(
-                self._run, steps, lambda path: self.model.save(path, exclude=["_last_obs", "_last_original_obs"]), about, keep=1, into=BEST
-            )
+            write_checkpoint(self._run, steps, partial(save_policy, self.model), about, keep=1, into=BEST)
 
     def _rollout(self, where: Where) -> tuple[Rollout, ActionSet]:
         if where not in self._open:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-Algorithm = Literal["ppo", "recurrent-ppo"]
+Algorithm = Literal["ppo", "recurrent-ppo", "dqn", "qr-dqn"]
+VALUE_BASED: Final = ("dqn", "qr-dqn")
+"""Algorithms that learn the values of actions, from a replay buffer."""
 
 FAR: Final = 16.0
 """Blocks by which a goal vector's length is scaled."""
@@ -28,9 +30,11 @@ class PolicyConfig:
     goal_features: int = 32
     """Numbers that the goal entry becomes (a linear layer past the CNN)."""
     hidden: int = 64
-    """Width of the two hidden layers of actor and critic."""
+    """Width of the two hidden layers of actor and critic, or of the values."""
     lstm: int = 128
     """Width of the LSTM (recurrent-ppo)."""
+    quantiles: int = 50
+    """Quantiles of every action's return (qr-dqn)."""
 
     def __post_init__(self) -> None:
         """Checks the sizes.
@@ -38,7 +42,7 @@ class PolicyConfig:
         Raises:
             ValueError: if one is below 1; the message names it.
         """
-        for name in ("image_features", "width", "goal_features", "hidden", "lstm"):
+        for name in ("image_features", "width", "goal_features", "hidden", "lstm", "quantiles"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
 
@@ -124,12 +128,15 @@ class NavFeatures(BaseFeaturesExtractor):
 
 
 def policy_kwargs(config: PolicyConfig, algorithm: Algorithm = "ppo") -> dict[str, Any]:
-    """The ``policy_kwargs`` of ``MultiInputPolicy`` or ``MultiInputLstmPolicy``."""
+    """The ``policy_kwargs`` of an algorithm's ``MultiInputPolicy`` or ``MultiInputLstmPolicy``."""
     kwargs: dict[str, Any] = {
         "features_extractor_class": NavFeatures,
         "features_extractor_kwargs": {"config": config},
-        "net_arch": {"pi": [config.hidden, config.hidden], "vf": [config.hidden, config.hidden]},
     }
+    layers = [config.hidden, config.hidden]
+    kwargs["net_arch"] = layers if algorithm in VALUE_BASED else {"pi": layers, "vf": layers}
+    if algorithm == "qr-dqn":
+        kwargs["n_quantiles"] = config.quantiles
     if algorithm == "recurrent-ppo":
         kwargs["lstm_hidden_size"] = config.lstm
     return kwargs
@@ -145,10 +152,25 @@ def algorithm_class(algorithm: Algorithm) -> tuple[type[Any], str]:
         from stable_baselines3 import PPO
 
         return PPO, "MultiInputPolicy"
-    if algorithm == "recurrent-ppo":
-        if importlib.util.find_spec("sb3_contrib") is None:
-            raise ValueError("recurrent-ppo needs sb3-contrib, which is not installed; run: pip install 'worldpack-env[recurrent]'.")
-        from sb3_contrib import RecurrentPPO
+    if algorithm == "dqn":
+        from stable_baselines3 import DQN
 
-        return RecurrentPPO, "MultiInputLstmPolicy"
-    raise ValueError(f"There is no algorithm {algorithm!r}; known: ppo, recurrent-ppo.")
+        return DQN, "MultiInputPolicy"
+    if algorithm in ("recurrent-ppo", "qr-dqn"):
+        if importlib.util.find_spec("sb3_contrib") is None:
+            raise ValueError(f"{algorithm} needs sb3-contrib, which is not installed; run: pip install 'worldpack-env[recurrent]'.")
+        from sb3_contrib import QRDQN, RecurrentPPO
+
+        return (QRDQN, "MultiInputPolicy") if algorithm == "qr-dqn" else (RecurrentPPO, "MultiInputLstmPolicy")
+    raise ValueError(f"There is no algorithm {algorithm!r}; known: {', '.join(get_args(Algorithm))}.")
+
+
+def action_values(policy: Any, observations: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    """Values ``(B, A)`` of all actions by the policy of DQN or QR-DQN; None for an actor-critic, which has probabilities instead."""
+    if hasattr(policy, "q_net"):
+        values: torch.Tensor = policy.q_net(observations)
+        return values
+    if hasattr(policy, "quantile_net"):
+        quantiles: torch.Tensor = policy.quantile_net(observations)
+        return quantiles.mean(dim=1)
+    return None

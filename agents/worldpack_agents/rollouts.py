@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import gymnasium as gym
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldpack_agents.checkpoints import LoadedAgent
 from worldpack_agents.env_config import TASKS, EnvConfig, Where
+from worldpack_agents.policies import action_values
 from worldpack_agents.vec_env import channels_first, channels_first_space
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
@@ -53,6 +54,8 @@ class Policy(ABC):
 class AgentPolicy(Policy):
     """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode.
 
+    An agent of DQN or QR-DQN has values and no probabilities: it takes the best action, also where actions are to be drawn.
+
     What it draws comes from one generator an episode, not from torch's global one as in ``policy.predict``: an episode is then the same whatever
     is played beside it.
     """
@@ -88,6 +91,10 @@ class AgentPolicy(Policy):
         policy = self.agent.policy
         shown = {k: torch.as_tensor(np.ascontiguousarray(v), device=policy.device) for k, v in channels_first(observation).items()}
         with torch.no_grad():
+            values = action_values(policy, shown)
+            if values is not None:
+                best: NDArray[np.int64] = values.argmax(dim=1).cpu().numpy()
+                return best
             distribution = self._distribution(shown, episodes)
             if isinstance(distribution, torch.distributions.Categorical):
                 return self._choose(distribution.probs.double().cpu().numpy(), episodes)
@@ -143,10 +150,12 @@ class Played:
     """``(steps, 9)`` as the simulator was given them."""
     frames: NDArray[np.uint8] | None
     """``(steps + 1, H, W, 3)`` if they were kept."""
+    blocked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """``(steps,)`` whether something stopped (part of) each step's walk."""
 
     def summary(self) -> dict[str, Any]:
         """The numbers, for JSON."""
-        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames")}
+        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames", "blocked")}
 
 
 def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any = None, model: Any = None) -> tuple[Rollout, ActionSet]:
@@ -204,6 +213,7 @@ def play(
     poses: dict[int, list[NDArray[np.float64]]] = {}
     actions: dict[int, list[NDArray[np.float32]]] = {}
     frames: dict[int, list[NDArray[np.uint8]]] = {}
+    blocked: dict[int, list[bool]] = {}
     rewards = np.zeros(total)
     done: dict[int, Played] = {}
     while waiting or running:
@@ -216,7 +226,7 @@ def play(
             observed, facts = rollout.observe(free), rollout.info(free)
             for i, episode in enumerate(begun.values()):
                 policy.begin(episode, seed * 1_000_003 + episode, rollout.bank[start_indices[episode]])
-                poses[episode], actions[episode] = [facts["pose"][i]], []
+                poses[episode], actions[episode], blocked[episode] = [facts["pose"][i]], [], []
                 if episode in kept:
                     frames[episode] = [observed["image"][i]]
         slots = sorted(running)
@@ -229,6 +239,7 @@ def play(
             rewards[episode] += outcome.reward[i]
             poses[episode].append(facts["pose"][i])
             actions[episode].append(nav[i])
+            blocked[episode].append(bool(facts["blocked"][i]))
             if episode in frames:
                 frames[episode].append(observed["image"][i])
             if outcome.terminated[i] or outcome.truncated[i]:
@@ -245,6 +256,7 @@ def play(
                     poses=np.stack(poses[episode]),
                     actions=np.stack(actions[episode]),
                     frames=np.stack(frames[episode]) if episode in frames else None,
+                    blocked=np.array(blocked[episode], np.bool_),
                 )
                 progress(len(done), len(chosen))
     return [done[episode] for episode in chosen]

@@ -1,25 +1,23 @@
 """Training of a navigation agent in imagined or real environments.
 
 Run folder: ``config.json`` (settings, spaces, versions), ``checkpoints/step_*/`` (``policy.zip`` + ``manifest.json``), ``curve.jsonl``,
-TensorBoard's ``tensorboard/``, and with ``eval_every`` also ``evaluation.jsonl`` and ``best/step_*/``. The same command started again continues from
-the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
+TensorBoard's ``tensorboard/``, for DQN also ``replay/``, and with ``eval_every`` ``evaluation.jsonl`` and ``best/step_*/``. The same command started
+again continues from the newest checkpoint; see :class:`SegmentCheckpoints` for what is equal then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import gymnasium as gym
 import torch
 import tyro
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
@@ -27,6 +25,7 @@ from worldpack_agents.callbacks import CurveWriter, Lessons, ProgressBar, Segmen
 from worldpack_agents.checkpoints import (
     CONFIG,
     POLICY,
+    find_checkpoint,
     newest_checkpoint,
     read_policy_tensors,
     read_run_config,
@@ -34,9 +33,11 @@ from worldpack_agents.checkpoints import (
     write_run_config,
 )
 from worldpack_agents.curriculum import CurriculumConfig, lesson_bank, lessons_of, make_teacher
+from worldpack_agents.dqn import DQNConfig, check_buffer, drop_buffers, load_buffer
 from worldpack_agents.env_config import EnvConfig, Where, make_envs
 from worldpack_agents.eval_callback import EvalCallback
-from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.policies import VALUE_BASED, Algorithm, PolicyConfig, algorithm_class, policy_kwargs
+from worldpack_agents.run_lock import locked
 from worldpack_agents.vec_env import SB3VecEnv
 from worldpack_model.checkpoint import CheckpointError, resolve_device
 from worldpack_model.provenance import versions
@@ -89,7 +90,7 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class TrainAgentConfig:
-    """Trains a navigation agent with PPO; run the same command again to continue."""
+    """Trains a navigation agent with PPO or DQN; run the same command again to continue."""
 
     out: Path
     """Run folder; an interrupted run in it is continued."""
@@ -98,13 +99,17 @@ class TrainAgentConfig:
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=EnvConfig)
     """The task."""
     algorithm: Algorithm = "ppo"
-    """ppo, or recurrent-ppo (needs sb3-contrib)."""
+    """ppo, recurrent-ppo, dqn or qr-dqn; recurrent-ppo and qr-dqn need sb3-contrib."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """PPO's settings."""
+    dqn: DQNConfig = field(default_factory=DQNConfig)
+    """Settings of dqn and qr-dqn, which take discrete actions: nav-4 or nav-8."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """Size of the networks."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """Which tasks lead to the one that is wanted."""
+    init: Path | None = None
+    """A trained agent (run folder or checkpoint) with the same algorithm, networks and spaces, whose weights and optimiser training starts from."""
     num_envs: int = 16
     """Episodes played at the same time."""
     real_envs: int = 0
@@ -147,6 +152,8 @@ class TrainAgentConfig:
             raise ValueError(f"eval_every must be at least 0 and eval_in name a place, not {self.eval_every} and {self.eval_in}.")
         if self.curriculum.teacher != "none":
             lessons_of(self.curriculum, self.env)
+        if self.algorithm in VALUE_BASED and self.env.action_set == "box":
+            raise ValueError(f"{self.algorithm} chooses among discrete actions, not in action_set {self.env.action_set!r}; take nav-4 or nav-8.")
         if self.seed < 0:
             raise ValueError(f"seed must not be below 0, got {self.seed}.")
 
@@ -189,7 +196,7 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         CheckpointError: if the folder holds a run with other settings, or is damaged.
         ValueError: if a setting does not fit, or another process trains in the folder.
     """
-    with _lock(config.out):
+    with locked(config.out):
         _check_claim(config)
         newest = newest_checkpoint(config.out)
         if newest is not None and int(newest[1]["steps"]) >= config.total_steps:
@@ -204,6 +211,8 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         if envs.num_envs != config.num_envs:
             raise ValueError(f"The given environment has {envs.num_envs} slots, the config says {config.num_envs}; make them equal.")
         try:
+            if config.algorithm in VALUE_BASED:  # before the folder is claimed
+                check_buffer(config.dqn, cast(spaces.Dict, envs.observation_space), config.num_envs)
             _claim(config, envs)
             return _train(config, envs, newest, world_model)
         finally:
@@ -234,8 +243,12 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
         model.policy.optimizer.load_state_dict(read_policy_tensors(path / POLICY, str(model.device), part="policy.optimizer"))
         restore_statistics(model, manifest)
         steps = model.num_timesteps
+        if config.algorithm in VALUE_BASED:
+            _restore_values(model, config, steps)
         log.info("Continuing %s from step %d of %d.", config.out, steps, config.total_steps)
     else:
+        if config.init is not None:
+            _start_from(config.init, model, config)
         restore_statistics(model, {"steps": 0})
     writers: list[KVWriter] = [TensorBoardOutputFormat(str(config.out / "tensorboard")), CurveWriter(config.out / "curve.jsonl", from_step=steps)]
     model.set_logger(Logger(str(config.out), writers))
@@ -272,18 +285,78 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
         saver.begin_segment(saved=newest is not None)
         try:
             # the saver last of those that decide: what it saves is what the others saw
-            model.learn(config.total_steps - steps, callback=[*callbacks, saver, *([bar] if bar else [])], reset_num_timesteps=False)
+            every = config.num_envs if config.algorithm in VALUE_BASED else 1  # episodes of DQN, updates of PPO, between lines of the curve
+            called = [*callbacks, saver, *([bar] if bar else [])]
+            model.learn(config.total_steps - steps, callback=called, reset_num_timesteps=False, log_interval=every)
         finally:
             if bar is not None:
                 bar.close()
             model.logger.close()
+    if not saver.stopped:
+        drop_buffers(config.out, None)
     last = newest_checkpoint(config.out)
     return TrainResult(run=config.out, steps=int(last[1]["steps"]) if last else 0, finished=not saver.stopped)
 
 
+def _start_from(source: Path, model: Any, config: TrainAgentConfig) -> None:
+    """Takes another agent's weights and optimiser over.
+
+    Raises:
+        CheckpointError: if there is none, or it is of another form.
+    """
+    run, chosen, _ = find_checkpoint(source)
+    there = read_run_config(run)
+    for name, ours, theirs in (
+        ("algorithm", config.algorithm, there["config"].get("algorithm")),
+        ("policy", asdict(config.policy), asdict(PolicyConfig()) | there["config"].get("policy", {})),
+        ("observation space", space_to_dict(model.observation_space), there["observation_space"]),
+        ("action space", space_to_dict(model.action_space), there["action_space"]),
+    ):
+        if ours != theirs:
+            raise CheckpointError(f"{source} has another {name} ({theirs}) than this run ({ours}); leave --init out.")
+    model.policy.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device)))
+    model.policy.optimizer.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device), part="policy.optimizer"))
+
+
+def _restore_values(model: Any, config: TrainAgentConfig, steps: int) -> None:
+    """What DQN counts beside the others, and its replay buffer."""
+    model._n_calls = steps // config.num_envs
+    model.exploration_rate = model.exploration_schedule(1 - steps / config.total_steps)
+    if not load_buffer(model.replay_buffer, config.out, steps):
+        model.learning_starts = steps + config.dqn.learning_starts
+
+
 def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
-    """The untrained algorithm of a config, its networks initialised from the config's seed."""
+    """The untrained algorithm of a config, its networks initialised from the config's seed.
+
+    Raises:
+        ValueError: if the settings do not fit the environments, or a package is missing.
+    """
     kind, policy = algorithm_class(config.algorithm)
+    common: dict[str, Any] = {
+        "policy_kwargs": policy_kwargs(config.policy, config.algorithm),
+        "seed": config.seed,
+        "device": resolve_device(config.policy_device),
+    }
+    if config.algorithm in VALUE_BASED:
+        dqn = config.dqn
+        return kind(
+            policy,
+            envs,
+            buffer_size=dqn.buffer_size,
+            learning_starts=dqn.learning_starts,
+            batch_size=dqn.batch_size,
+            train_freq=1,
+            gradient_steps=dqn.gradient_steps,
+            learning_rate=LinearSchedule(dqn.learning_rate, dqn.final_learning_rate),
+            gamma=dqn.gamma,
+            target_update_interval=max(dqn.target_update, config.num_envs),
+            exploration_fraction=dqn.exploration_fraction,
+            exploration_initial_eps=dqn.exploration_initial,
+            exploration_final_eps=dqn.exploration_final,
+            max_grad_norm=dqn.max_grad_norm,
+            **common,
+        )
     ppo = config.ppo
     if config.algorithm == "ppo":
         batch = ppo.batch_size
@@ -302,15 +375,14 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
         ent_coef=ppo.ent_coef,
         vf_coef=ppo.vf_coef,
         max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=policy_kwargs(config.policy, config.algorithm),
-        seed=config.seed,
-        device=resolve_device(config.policy_device),
+        **common,
     )
 
 
 def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     """The settings that decide a run's result, as JSON data."""
-    data = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
+    data: dict[str, Any] = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
+    data["init"] = None if config.init is None else str(config.init)
     # another device or precision gives the same task
     data["env"] = {k: v for k, v in data["env"].items() if k not in ("device", "precision")}
     plain: dict[str, Any] = json.loads(json.dumps(data))  # tuples as the lists that they are in the file
@@ -330,9 +402,9 @@ def _check_claim(config: TrainAgentConfig) -> None:
         if (config.out / "checkpoints").exists():
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
-    # runs from before there were curricula and mixtures had none
-    since = {"curriculum": asdict(CurriculumConfig()), "real_envs": 0}
-    old, new = _flat(json.loads(json.dumps(since)) | read_run_config(config.out)["config"]), _flat(deciding(config))
+    # runs from before there was a setting had its default
+    old = _flat(deciding(TrainAgentConfig(out=config.out))) | _flat(read_run_config(config.out)["config"])
+    new = _flat(deciding(config))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:
         told = "; ".join(f"{k} is {old.get(k)} there and {new.get(k)} here" for k in changed)
@@ -349,25 +421,3 @@ def _claim(config: TrainAgentConfig, envs: SB3VecEnv) -> None:
                 raise CheckpointError(f"{config.out} was trained with another {key.replace('_', ' ')}; choose another --out.")
         return
     write_run_config(config.out, {"config": deciding(config), **spaces, "versions": versions(), "threads": torch.get_num_threads()})
-
-
-@contextlib.contextmanager
-def _lock(run: Path) -> Iterator[None]:
-    """Keeps a second process from training in the same folder; the lock ends with the process, however it ends."""
-    run.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks, no protection
-        yield
-        return
-    with (run / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"Another process trains in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
-        yield
-
-
-def updates_of(config: TrainAgentConfig) -> int:
-    """How many PPO updates a run makes."""
-    return math.ceil(config.total_steps / (config.num_envs * config.ppo.n_steps))

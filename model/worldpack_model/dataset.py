@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,22 @@ class LatentDataset:
             progress(len(episode))
         # contiguous: as it is read back, so that a continued run takes the very same arithmetic
         return cls(torch.cat(latents).contiguous(), torch.cat(poses), torch.cat(actions), torch.tensor(starts), torch.cat(blocks))
+
+    @classmethod
+    def joined(cls, parts: Sequence[LatentDataset]) -> LatentDataset:
+        """One dataset of the episodes of several, one after the other: frame numbers of the first stay what they were.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not parts:
+            raise ValueError("Joining takes at least one dataset, got none.")
+        if len(parts) == 1:
+            return parts[0]
+        tensors = {f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls) if f.name != "starts"}
+        begin = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+        starts = [part.starts[:-1] + first for part, first in zip(parts, begin[:-1], strict=True)]
+        return cls(**tensors, starts=torch.cat([*starts, torch.tensor(begin[-1:])]))
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Writes the dataset as a checked folder; ``about`` says what it was made from."""

@@ -3,8 +3,9 @@
 A run may be stopped at any moment, SIGKILL included, and goes on from its last checkpoint when started again, exactly: everything random in step
 ``k`` comes from a generator seeded with (seed, stage, k), and a checkpoint holds weights, their moving average and the optimiser's state.
 
-Run folder: ``config.json``, ``autoencoder-state/``, ``latents/``, ``dynamics-state/`` (to continue; with the prediction replay and the adversary),
-``body-state/`` and ``motion-state/``, ``model/`` (the result, moving-average weights), ``curve.jsonl`` and TensorBoard's ``tensorboard/``.
+Run folder: ``config.json``, ``autoencoder-state/``, ``latents/`` (``latents-1/`` and so on of ``more_data``), ``dynamics-state/`` (to continue; with
+the prediction replay and the adversary), ``body-state/`` and ``motion-state/``, ``model/`` (the result, moving-average weights), ``curve.jsonl`` and
+TensorBoard's ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +64,8 @@ class TrainModelConfig:
     """Folder of episodes (from `worldpack record`)."""
     out: Path
     """Run folder; an interrupted run in it is continued."""
+    more_data: tuple[Path, ...] = ()
+    """More folders of episodes to train on as well, such as those that an agent collected."""
     preset: str = "voxel-64"
     """Model configuration: voxel-64 or debug."""
     variant: str = "worldpack"
@@ -72,7 +75,7 @@ class TrainModelConfig:
     autoencoder: str | None = None
     """A trained model (folder or shipped name) whose autoencoder is taken instead of training one."""
     latents: Path | None = None
-    """`latents` folder of another run on the same data and autoencoder, to save encoding again."""
+    """`latents` folder of another run on the same `data` and autoencoder, to save encoding again."""
     init_autoencoder: str | None = None
     """A trained model whose autoencoder's weights training starts from, so that latents stay near those which `init` knows."""
     autoencoder_steps: int = 4000
@@ -110,7 +113,7 @@ class TrainModelConfig:
     adversary_from: float = 0.7
     """Share of the steps after which the adversary joins, which makes the sampler's results sharp; 1 never."""
     init_run: Path | None = None
-    """Run folder on the same data whose adversary and kept predictions go on here, instead of fresh ones."""
+    """Run folder on the same data, or on less of `more_data`, whose adversary and kept predictions go on here, instead of fresh ones."""
     body_steps: int = 8_000
     """Training steps of the motion model on the body's state alone, after the denoiser's; they are cheap."""
     body_rate: float = 3e-3
@@ -141,7 +144,19 @@ class TrainModelConfig:
     """Compile the denoiser for its training; takes a minute at the start, needs a C++ compiler, and pays on a processor."""
 
 
-_MAY_CHANGE = ("data", "out", "val_data", "latents", "checkpoint_every", "picture_every", "threads", "device", "mixed_precision", "compile")
+_MAY_CHANGE = (
+    "data",
+    "more_data",
+    "out",
+    "val_data",
+    "latents",
+    "checkpoint_every",
+    "picture_every",
+    "threads",
+    "device",
+    "mixed_precision",
+    "compile",
+)
 """Settings that do not decide the result and may differ when a run is continued."""
 
 
@@ -164,15 +179,18 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
     if config.threads:
         torch.set_num_threads(config.threads)
-    index = EpisodeIndex.open(config.data)
+    indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
     config.out.mkdir(parents=True, exist_ok=True)
-    fingerprint = data_id(index)
+    fingerprint = "+".join(data_id(index) for index in indexes)
     _claim_folder(config, fingerprint)
     torch.manual_seed(config.seed)  # initial weights; training itself draws from step generators only
     model_config = lookup(PRESETS, config.preset, "preset").with_variant(config.variant)
-    first = index.read(0).frames
-    if first.shape[1:3] != model_config.frame_size:
-        raise ValueError(f"The episodes have {first.shape[1:3]} frames, preset {config.preset} expects {model_config.frame_size}; record again.")
+    for index in indexes:
+        size = (index[0].height, index[0].width)
+        if size != model_config.frame_size:
+            raise ValueError(
+                f"The episodes in {index.root} have {size} frames, preset {config.preset} expects {model_config.frame_size}; record again."
+            )
     model = WorldPack(model_config)
     run = _Run(config, model, fingerprint, progress)
     if config.autoencoder is not None:
@@ -180,13 +198,13 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         _check_same_form(config.autoencoder, source, model.autoencoder)
         model.autoencoder.load_state_dict(source.state_dict())
     else:
-        run.fit_autoencoder(index)
+        run.fit_autoencoder(indexes)
     model.autoencoder.eval().requires_grad_(False)
     _round_as_stored(model.autoencoder)
     if config.steps == 0 and config.init is None:
         save_model(model, config.out / "model", {"preset": config.preset, "data_id": fingerprint, "autoencoder_only": True})
     else:
-        dataset = run.encode(index)
+        dataset = run.encode(indexes)
         run.fit_motion(dataset, run.fit_dynamics(dataset))
     return config.out / "model"
 
@@ -226,7 +244,7 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------------------------- stage 1
 
-    def fit_autoencoder(self, index: EpisodeIndex) -> None:
+    def fit_autoencoder(self, indexes: Sequence[EpisodeIndex]) -> None:
         """Trains the autoencoder on frames held in memory."""
         config, model = self.config, self.model.autoencoder
         stage = Stage(self.folder, "autoencoder", 1, model, config.autoencoder_steps, config.autoencoder_rate, ema=0.0)
@@ -236,7 +254,7 @@ class _Run:
             stage.start_from(source.state_dict())
         if stage.step >= stage.total:
             return
-        frames = torch.from_numpy(np.concatenate(list(iterate_frames(_shuffled(index, config.seed), config.autoencoder_frames))))
+        frames = torch.from_numpy(np.concatenate(list(iterate_frames(_shuffled(indexes, config.seed), config.autoencoder_frames))))
         device = self.accelerator.device
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -260,16 +278,21 @@ class _Run:
 
     # -------------------------------------------------------------------------------------------------------------- latents
 
-    def encode(self, index: EpisodeIndex) -> LatentDataset:
+    def encode(self, indexes: Sequence[EpisodeIndex]) -> LatentDataset:
         """Latents of all episodes, from the run folder if they are there."""
-        about = {"data_id": self.fingerprint, "records": records_id(index), "autoencoder": _fingerprint(self.model.autoencoder)}
-        path = self.config.out / "latents"
-        for folder in (path, *([self.config.latents] if self.config.latents else [])):
+        known = self.config.latents
+        parts = [self._encode_one(indexes[0], self.config.out / "latents", known)]
+        parts += [self._encode_one(index, self.config.out / f"latents-{number}", None) for number, index in enumerate(indexes[1:], 1)]
+        return LatentDataset.joined(parts)
+
+    def _encode_one(self, index: EpisodeIndex, path: Path, known: Path | None) -> LatentDataset:
+        about = {"data_id": data_id(index), "records": records_id(index), "autoencoder": _fingerprint(self.model.autoencoder)}
+        for folder in (path, *([known] if known else [])):
             found = LatentDataset.load(folder, about)
             if found is not None:
                 return found
-        if self.config.latents is not None:
-            raise CheckpointError(f"{self.config.latents} was not made from these episodes with this autoencoder; leave --latents out.")
+        if known is not None:
+            raise CheckpointError(f"{known} was not made from these episodes with this autoencoder; leave --latents out.")
         done = 0
 
         def tell(frames: int) -> None:
@@ -432,7 +455,7 @@ def _check_same_data(run: Path, fingerprint: str) -> None:
         other = json.loads((run / "config.json").read_text())["data_id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run} is no run folder to go on from ({error!r}).") from error
-    if other != fingerprint:
+    if not f"{fingerprint}+".startswith(f"{other}+"):  # the frames of the first folders keep their numbers
         raise CheckpointError(f"{run} was trained on other episodes (data_id {other}, here {fingerprint}); leave --init-run out.")
 
 
@@ -457,16 +480,16 @@ def _mean_of(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     return (values * where).sum() / where.sum().clamp_min(1)
 
 
-def _shuffled(index: EpisodeIndex, seed: int) -> Any:
+def _shuffled(indexes: Sequence[EpisodeIndex], seed: int) -> Any:
     """The episodes in a seeded order, so that a limited number of frames comes from all tasks and worlds."""
 
     class _Order:
         def __iter__(self) -> Iterator[Any]:
-            order = np.random.default_rng([seed, 3]).permutation(len(index))
-            return (index[int(i)] for i in order)
+            entries = [(index, entry) for index in indexes for entry in index]
+            return (entries[i] for i in np.random.default_rng([seed, 3]).permutation(len(entries)))
 
         def read(self, entry: Any, *, verify: bool = True) -> Any:
-            return index.read(entry, verify=verify)
+            return entry[0].read(entry[1], verify=verify)
 
     return _Order()
 

@@ -63,8 +63,10 @@ def test_recurrent_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"worldpack-env\[recurrent\]"):
         algorithm_class("recurrent-ppo")
+    with pytest.raises(ValueError, match="qr-dqn needs sb3-contrib"):
+        algorithm_class("qr-dqn")
     with pytest.raises(ValueError, match="known: ppo"):
-        algorithm_class("dqn")  # type: ignore[arg-type]
+        algorithm_class("a2c")  # type: ignore[arg-type]
 
 
 def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start, StartBank
-from worldpack_env.worlds import Surface, WorldView
+from worldpack_env.worlds import MissionView, Surface, WorldView
 from worldpack_model.geometry import DYAW, check_pose, forward_vector, wrap_degrees
 
 SIZE = (40, 40)
@@ -199,6 +199,29 @@ class CountingWorld:
     def close(self) -> None:
         """Counts its calls."""
         self.closed += 1
+
+
+class MissionWorld(CountingWorld):
+    """The same with a mission of its own, whose goal is reached in the third step; each step pays 1."""
+
+    name = "quest"
+    missions = ("navigate", "navigate-dense")
+
+    def __init__(self, frame_size: tuple[int, int] = SIZE, *, mission: str | None = None) -> None:
+        super().__init__(frame_size)
+        self.mission = mission
+
+    def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
+        """Begins the mission."""
+        return self._told(super().reset(seed, pose))
+
+    def step(self, action: ArrayLike) -> WorldView:
+        """Goes on with it."""
+        return self._told(super().step(action))
+
+    def _told(self, view: WorldView) -> WorldView:
+        n = self.steps
+        return view if self.mission is None else view._replace(mission=MissionView(float(n > 0), n >= 3, n >= 3, 10.0 * n, 64.0 - n))
 
 
 class CountingSimulator:

@@ -15,6 +15,7 @@ import worldpack_env
 from tests.worldpack_env.fakes import SIZE, CountingWorld, FakeModel, make_bank
 from worldpack_env.env import NavEnv, make_nav_env
 from worldpack_env.reality import Reality
+from worldpack_env.tasks import NAVIGATE_STEPS
 from worldpack_env.vector_env import NavVectorEnv, make_nav_vector_env
 from worldpack_env.worlds import WORLDS
 
@@ -23,6 +24,7 @@ from worldpack_env.worlds import WORLDS
 def counting_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the counting engine known by name."""
     monkeypatch.setitem(WORLDS, "counting", "tests.worldpack_env.fakes:CountingWorld")
+    monkeypatch.setitem(WORLDS, "quest", "tests.worldpack_env.fakes:MissionWorld")
 
 
 def test_importing_the_package_registers_the_ids_and_loads_nothing_heavy() -> None:
@@ -30,7 +32,7 @@ def test_importing_the_package_registers_the_ids_and_loads_nothing_heavy() -> No
         "import sys, gymnasium, worldpack_env\n"
         "heavy = {'torch', 'cv2', 'numba', 'stable_baselines3', 'worldpack_model', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "assert all(id in gymnasium.registry for id in worldpack_env.IDS), worldpack_env.IDS\n"
+        "assert all(id in gymnasium.registry for id in [*worldpack_env.IDS, *worldpack_env.MINERL_KINDS])\n"
         "assert 'NavEnv' in dir(worldpack_env)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -157,3 +159,32 @@ def test_tensors_where_they_are_asked_for(name: str) -> None:
     assert type(single["image"]).__name__ == "Tensor"
     with pytest.raises(ValueError, match=r"no output named 'jax'"):
         make_nav_env(task="goto", **{**options, "output": "jax"})
+
+
+@pytest.mark.parametrize("name", worldpack_env.MINERL_KINDS)
+def test_a_mission_of_the_engines_own_is_an_environment_like_any_other(name: str) -> None:
+    env = gym.make(name, world="quest", frame_size=SIZE, num_starts=2)
+    unwrapped = env.unwrapped
+    assert isinstance(unwrapped, NavEnv) and unwrapped.max_episode_steps == NAVIGATE_STEPS and len(unwrapped.rollout.bank) == 2
+    assert unwrapped.rollout.task.mission == worldpack_env.MINERL_KINDS[name]
+    observation, info = env.reset(seed=0)
+    assert env.observation_space.contains(observation) and observation["compass"].tolist() == [0.0] and info["distance"] == 64.0
+    for step in range(1, 4):
+        observation, reward, terminated, truncated, info = env.step(3)
+        assert reward == 1.0 and observation["compass"].tolist() == [10.0 * step] and info["distance"] == 64.0 - step
+        assert (terminated, truncated, info["is_success"]) == (step == 3, False, step == 3)
+    assert info["spl"] == 1.0 and info["shortest"] == 64.0
+    vector = gym.make_vec(name, num_envs=2, world="quest", frame_size=SIZE, max_episode_steps=2)
+    vector.reset(seed=0)
+    vector.step(np.array([3, 3]))
+    assert vector.step(np.array([3, 3]))[3].tolist() == [True, True]
+    assert "compass" not in gym.make(name, world="quest", goal_obs="none").observation_space.spaces  # type: ignore[attr-defined]
+
+
+def test_a_mission_needs_an_engine_that_has_it() -> None:
+    with pytest.raises(ValueError, match="NavigateReal"):
+        make_nav_env(task="navigate", model=FakeModel())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The world 'counting' has no mission 'navigate'; the world 'minerl' has"):
+        make_nav_env(task="navigate", real=True, world="counting")
+    with pytest.raises(ValueError, match="no goal observation 'vector'"):
+        make_nav_env(task="navigate", real=True, world="quest", goal_obs="vector")

@@ -167,3 +167,14 @@ def test_no_pictures_without_a_render_mode() -> None:
     env.reset(seed=0)
     with pytest.warns(UserWarning, match="render_mode"):
         assert env.render() is None
+
+
+def test_a_goal_that_only_the_engine_knows_has_an_arrow_and_no_place_on_the_map() -> None:
+    start = make_start(goals=[(0, 9)])
+    ahead, right = picture(start, compass=0.0), picture(start, compass=90.0)
+    dial = (slice(HEADER + 180, HEADER + 256), slice(80, 176))
+    assert not np.array_equal(ahead[dial], right[dial]), "the arrow turns"
+    assert np.array_equal(ahead[HEADER : HEADER + 256, 256:], right[HEADER : HEADER + 256, 256:])
+    assert not np.array_equal(picture(start)[HEADER : HEADER + 256, 256:], ahead[HEADER : HEADER + 256, 256:]), "B is not drawn"
+    reached = picture(start, compass=0.0, subgoal=1)
+    assert not np.array_equal(reached[:HEADER], ahead[:HEADER]) and not np.array_equal(reached[dial], ahead[dial]), "all goals reached"

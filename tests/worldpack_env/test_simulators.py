@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import ArrayLike
 
-from tests.worldpack_env.fakes import NOISE, SEED, STEP, TURN, CountingWorld, FakeModel, make_start
+from tests.worldpack_env.fakes import NOISE, SEED, STEP, TURN, CountingWorld, FakeModel, MissionWorld, make_start
 from worldpack_env.actions import make_action_set
 from worldpack_env.imagination import Imagination, load_world_model
 from worldpack_env.reality import Reality
@@ -264,3 +264,19 @@ def test_an_episode_that_an_engine_loses_has_failed_on_its_last_view() -> None:
     again = simulator.start([0], [make_start(seed=4)], [0])
     assert not again.failed.any() and not simulator.step([0], actions[:1]).failed.any()
     simulator.close()
+
+
+def test_a_lost_step_of_a_mission_pays_nothing() -> None:
+    class Losing(MissionWorld):
+        def step(self, action: ArrayLike) -> WorldView:
+            if self.steps == 1 and self.seed == 3:
+                raise EpisodeLost("The player drowned.")
+            return super().step(action)
+
+    simulator = Reality("counting", 2, mission="navigate", factory=lambda name, *, frame_size, mission: Losing(frame_size, mission=mission))
+    views = simulator.start([0, 1], [make_start(seed=3), make_start(seed=4)], [0, 0])
+    assert views.mission is not None and views.mission.tolist() == [[0, 0, 0, 0, 64], [0, 0, 0, 0, 64]]
+    for _ in range(2):
+        views = simulator.step([0, 1], np.zeros((2, 9), np.float32))
+    assert views.mission is not None and views.failed.tolist() == [True, False]
+    assert views.mission.tolist() == [[0, 0, 0, 10, 63], [1, 0, 0, 20, 62]], "the last view, but its reward is not paid twice"

@@ -258,3 +258,19 @@ def test_joined_banks_are_one_after_the_other() -> None:
         StartBank.joined([])
     with pytest.raises(ValueError, match="joined from 2 others"):
         both.save("nowhere")
+
+
+def test_starts_at_the_spawns_of_worlds() -> None:
+    bank, again = (StartBank.from_spawns("voxel", split="val", size=3, frame_size=(40, 40)) for _ in range(2))
+    world = make_world("voxel", frame_size=(40, 40))
+    for i in range(3):
+        view = world.reset(bank[i].seed)
+        assert split_of(bank[i].seed) == "val"
+        assert np.array_equal(bank[i].poses, view.pose[None]) and np.array_equal(bank[i].frames, view.frame[None])
+        assert np.array_equal(again[i].frames, bank[i].frames)
+    assert (bank.loop, bank.world, bank.nav_range, bank.frame_size) == ("AB", "voxel", 64, (40, 40))
+    assert pickle.loads(pickle.dumps(bank))[1].seed == bank[1].seed
+    bank.close()
+    bank.close()
+    with pytest.raises(ValueError, match="split"):
+        StartBank.from_spawns("voxel", split="tests")

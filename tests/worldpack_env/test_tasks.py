@@ -9,7 +9,7 @@ import pytest
 
 from tests.worldpack_env.fakes import make_start
 from worldpack_env.goals import GoalView
-from worldpack_env.tasks import CELL, CELLS, Explore, GoTo, LoopNav, default_step_limit, make_task, spl
+from worldpack_env.tasks import CELL, CELLS, Explore, GoTo, LoopNav, Navigate, default_step_limit, make_task, spl
 from worldpack_model.geometry import from_local, wrap_degrees
 
 
@@ -60,6 +60,23 @@ def test_explore_pays_nothing_beyond_its_squares() -> None:
         state, step = task.step(state, at(point))
         assert step.reward == pytest.approx([0.1 * new - 0.01])
     assert state.subgoal.tolist() == [2]
+
+
+def test_navigate_hands_on_what_the_engine_says() -> None:
+    task, start = make_task("navigate-dense"), make_start()
+    assert isinstance(task, Navigate) and task.mission == "navigate-dense" and make_task("navigate").mission == "navigate"
+    state = task.begin([start, start, start])
+    compass = GoalView("compass", (64, 64))
+    state.hear(np.array([[0.0, 0, 0, -90.0, 64.0], [100.5, 1, 1, 20.0, 9.0], [-1.5, 1, 0, 0.0, np.nan]]))
+    assert state.compass is not None and compass.observe(state, np.zeros((3, 5)), [start] * 3)["compass"].tolist() == [[-90.0], [20.0], [0.0]]
+    after, step = task.step(state, np.zeros((3, 5)))
+    assert step.reward.tolist() == [0.0, 100.5, -1.5]
+    assert step.terminated.tolist() == [False, True, True] and step.success.tolist() == [False, True, False]
+    assert after.subgoal.tolist() == [0, 1, 0] and after.distance[:2].tolist() == [64.0, 9.0]
+    assert after.take([1]).compass == 20.0 and task.shortest(start) == 64.0
+    other = GoTo().begin([make_start(goals=[(0, 5)])])
+    other.hear(np.ones((1, 5)))
+    assert other.compass is None, "tasks of poses alone do not listen"
 
 
 def test_height_does_not_count() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 import worldpack_model.trainer as trainer
+from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.checkpoint import PARTS, CheckpointError, load_autoencoder, load_model, sha256
 from worldpack_model.config import PRESETS
 from worldpack_model.dataset import LatentDataset
-from worldpack_model.episodes import EpisodeError, EpisodeIndex
+from worldpack_model.episodes import EpisodeError, EpisodeIndex, write_episode
 from worldpack_model.stage import Stage, step_generator
 from worldpack_model.trainer import TrainModelConfig, train_model
 from worldpack_model.world_model import WorldPack
@@ -256,6 +258,28 @@ def test_adversary_and_predictions_go_on_in_another_run(episodes: Path, tmp_path
     record.write_text(record.read_text().replace('"data_id": "', '"data_id": "0'))
     with pytest.raises(CheckpointError, match="other episodes"):
         train_model(small(episodes, tmp_path / "fourth", init=str(first), init_run=tmp_path / "first"))
+
+
+def test_more_folders_of_episodes_join_the_data(episodes: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    for seed in (4, 5):
+        write_episode(more, turning_episode(seed, length=10))
+    first = train_model(small(episodes, tmp_path / "first"))
+    settings = {"init": str(first), "init_motion": str(first), "autoencoder": str(first), "steps": 0, "body_steps": 0, "init_run": tmp_path / "first"}
+    second = small(episodes, tmp_path / "second", more_data=(more,), latents=tmp_path / "first" / "latents", **settings)
+    one, two = (sha256(train_model(config) / "motion.safetensors") for config in (second, replace(second, out=tmp_path / "again")))
+    assert one == two != sha256(first / "motion.safetensors")
+    assert not (second.out / "latents").exists(), "the first folder's latents are another run's"
+    old = LatentDataset(**load_file(tmp_path / "first" / "latents" / "latents.safetensors"))
+    new = LatentDataset(**load_file(second.out / "latents-1" / "latents.safetensors"))
+    joined = LatentDataset.joined([old, new])
+    assert joined.starts.tolist() == [0, 24, 48, 72, 96, 106, 116]
+    assert torch.equal(joined.poses[96:], new.poses) and torch.equal(joined.latents[:96], old.latents)
+    assert int(joined.followed().sum()) == 116 - 6
+    with pytest.raises(CheckpointError, match="other episodes"):
+        train_model(replace(second, more_data=()))
+    with pytest.raises(ValueError, match="at least one dataset"):
+        LatentDataset.joined([])
 
 
 def test_no_steps_leave_the_denoiser_as_it_is(episodes: Path, tmp_path: Path) -> None:

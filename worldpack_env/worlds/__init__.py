@@ -6,7 +6,7 @@ A :class:`World` is a single, lockstep engine: it is reset to an exact (seed, po
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,21 @@ class EpisodeLost(BackendUnavailable):
     """An engine lost the episode that it was stepped in: the step did not happen, and a reset begins anew."""
 
 
+class MissionView(NamedTuple):
+    """What a mission of the engine's own (MineRL's Navigate) says after a reset or a step."""
+
+    reward: float
+    """Of the step, by the mission's own rules."""
+    done: bool
+    """The mission is over; the world must be reset."""
+    success: bool
+    """It is over because its goal was reached."""
+    compass: float
+    """Degrees to the compass's target, 0 straight ahead, positive to the right."""
+    distance: float
+    """Blocks to the compass's target; NaN where the engine does not tell."""
+
+
 class WorldView(NamedTuple):
     """What an engine shows after a reset or a step."""
 
@@ -31,6 +46,8 @@ class WorldView(NamedTuple):
     """``(5,) float64`` true pose."""
     blocked: bool
     """True when a wall stopped (part of) the commanded walk in this step."""
+    mission: MissionView | None = None
+    """Of a world that plays a mission of its engine's own; None of all others."""
 
 
 class Surface(NamedTuple):
@@ -89,16 +106,21 @@ WORLDS: dict[str, str] = {
 """Name -> ``module:class`` of every engine; imported only when made."""
 
 
-def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> World:
+SERVERS: dict[str, str] = {"minecraft": "worldpack_env.worlds.minecraft_server:MinecraftServerWorld"}
+"""The same of engines that join a running server, chosen as ``name@host:port``."""
+
+
+def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, mission: str | None = None) -> World:
     """Makes an engine by name.
 
     Args:
-        name: a key of ``WORLDS``.
+        name: a key of ``WORLDS``, or ``minecraft@host:port`` for a Minecraft server that runs there.
         frame_size: (height, width) of its frames in pixels.
         ticks_per_step: game ticks of 50 ms of a step; environments and models have the default, recordings may show every tick.
+        mission: a mission of the engine's own that it plays, of its class's ``missions``; None plays none.
 
     Raises:
-        ValueError: if there is no such engine, or its steps cannot be so long.
+        ValueError: if there is no such engine or mission, or its steps cannot be so long.
         TypeError: if its class lacks a part of the :class:`World` protocol.
         BackendUnavailable: if it cannot run here; the message says what to install.
     """
@@ -106,17 +128,27 @@ def make_world(name: str, *, frame_size: tuple[int, int] = (64, 64), ticks_per_s
     import importlib
     import inspect
 
-    if name not in WORLDS:
+    kind, at, address = name.partition("@")
+    if at and kind not in SERVERS:
+        raise ValueError(f"{name!r} names a server, and {kind!r} joins none; expected minecraft@HOST:PORT.")
+    if kind not in WORLDS:
         near = difflib.get_close_matches(name, WORLDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no world named {name!r}; known worlds: {', '.join(WORLDS)}.{hint}")
-    module, _, attribute = WORLDS[name].partition(":")
-    kind = getattr(importlib.import_module(module), attribute)
-    length = {} if ticks_per_step == TICKS_PER_STEP else {"ticks_per_step": ticks_per_step}
-    if length and "ticks_per_step" not in inspect.signature(kind).parameters:
-        raise ValueError(f"Steps of the world {name!r} are {TICKS_PER_STEP} ticks; it has no steps of {ticks_per_step}.")
-    world: World = kind(frame_size=frame_size, **length)
+    path = (SERVERS if at else WORLDS)[kind]
+    module, _, attribute = path.partition(":")
+    engine = getattr(importlib.import_module(module), attribute)
+    options: dict[str, Any] = {"server": address} if at else {}
+    if ticks_per_step != TICKS_PER_STEP:
+        if "ticks_per_step" not in inspect.signature(engine).parameters:
+            raise ValueError(f"Steps of the world {name!r} are {TICKS_PER_STEP} ticks; it has no steps of {ticks_per_step}.")
+        options["ticks_per_step"] = ticks_per_step
+    if mission is not None:
+        if mission not in getattr(engine, "missions", ()):
+            raise ValueError(f"The world {name!r} has no mission {mission!r}; the world 'minerl' has MineRL's own: navigate, navigate-dense.")
+        options["mission"] = mission
+    world: World = engine(frame_size=frame_size, **options)
     missing = [part for part in ("name", "frame_size", "reset", "step", "surface", "solid", "close") if not hasattr(world, part)]
     if missing:
-        raise TypeError(f"World {name!r} ({WORLDS[name]}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
+        raise TypeError(f"World {name!r} ({path}) has no {', '.join(missing)}; see worldpack_env.worlds.World for what each must do.")
     return world

@@ -26,6 +26,10 @@ A step is one game tick. Commands are ``forward 1`` for held keys (each step say
 turned before the tick. Of MineStudio's commands there are ``voxels X0,X1,Y0,Y1,Z0,Z1`` (the blocks around the player, told as MineStudio's
 Python reads them) and the chat's ``/tp @s X Y Z [YAW PITCH]`` and ``/gamemode spectator`` (hovers); other chat is ignored. The picture is RGB
 rows, the lowest first. Info has ``xpos ypos zpos yaw pitch``, the yaw not wrapped.
+
+A mission with a ``NavigationDecorator`` is MineRL's Navigate: a block of another kind replaces one of the ground, so far from the spawn as the
+decorator says, and the compass points beside it, as 0.4.4's Java code does it; both depend on the seed alone. Info then has ``compassAngle`` (at
+once, where Minecraft's needle swings for some ticks) and ``distanceToCompassTarget``; touching the block pays and ends the mission as it asks.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import secrets
 import socket
 import struct
@@ -46,8 +51,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_env.worlds import terrain
-from worldpack_env.worlds.voxel import VoxelWorld
-from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS
+from worldpack_env.worlds.voxel import HEIGHT, WIDTH, VoxelWorld
+from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, to_local
 
 LOGGER = logging.getLogger(__name__)
 
@@ -105,6 +110,16 @@ _STEADY: Final = {
 """Info that never changes: it is always a clear noon."""
 
 
+_GOAL_BLOCK: Final = terrain.PAINT + 4
+"""What Navigate's block looks like here: the turquoise one is the nearest to a diamond block."""
+_TICK_MS: Final = 50
+_TOUCH: Final = 0.001
+"""Blocks that a body reaches beyond itself to touch."""
+_REACH_DOWN: Final = np.array([0.5 * WIDTH + _TOUCH, _TOUCH, 0.5 * WIDTH + _TOUCH])
+_REACH_UP: Final = np.array([0.5 * WIDTH + _TOUCH, HEIGHT + _TOUCH, 0.5 * WIDTH + _TOUCH])
+_PLACES_TRIED: Final = 200
+
+
 class MissionError(ValueError):
     """A mission that cannot be played here; the message says what came and what was expected."""
 
@@ -121,6 +136,24 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Quest:
+    """A block to be found (MineRL's Navigate)."""
+
+    name: str
+    """Minecraft's name of the block."""
+    radius: float
+    """Blocks over ground from the spawn to it."""
+    beside: float
+    """Blocks from it, more than which the compass points to its side, along each axis at most; 0 points at the block."""
+    touched: float
+    """Reward for touching the block, once."""
+    nearer: float
+    """Reward for each block that the way to the compass's target shrinks."""
+    ends: bool
+    """Whether touching the block ends the mission."""
+
+
+@dataclass(frozen=True)
 class Mission:
     """What a MissionInit asks for, as far as it means something in the embedded world."""
 
@@ -130,6 +163,9 @@ class Mission:
     pose: NDArray[np.float64] | None
     """``(5,)``, None for the world's own spawn."""
     grids: tuple[Grid, ...]
+    quest: Quest | None = None
+    ticks: int | None = None
+    """After how many the mission ends; None never."""
 
 
 def parse_mission(text: str, token: str) -> Mission:
@@ -155,13 +191,37 @@ def parse_mission(text: str, token: str) -> Mission:
             if min(extent) < 1:
                 raise ValueError(f"a grid from {low} to {high}")
             grids.append(Grid(grid.attrib["name"], tuple(low), extent, grid.get("absoluteCoords") == "true"))  # type: ignore[arg-type]
+        quest, end = _quest(root), root.find(f".//{NAMESPACE}ServerQuitFromTimeUp")
+        ticks = None if end is None else int(float(end.attrib["timeLimitMs"])) // _TICK_MS
         parts = token.split(":")
         if len(parts) < 5:
             raise ValueError(f"the token {token!r}")
         seed = int(parts[5]) if len(parts) > 5 else secrets.randbelow(2**31)  # as Minecraft does where none is told
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise MissionError(f"The mission is not of Malmo's form ({error}).") from None
-    return Mission(size, seed, pose, tuple(grids))
+    return Mission(size, seed, pose, tuple(grids), quest, ticks)
+
+
+def _quest(root: ElementTree.Element) -> Quest | None:
+    """What a mission's NavigationDecorator and the rewards that go with it ask for."""
+    decorator = root.find(f".//{NAMESPACE}NavigationDecorator")
+    if decorator is None:
+        return None
+    name = _text(decorator, "block")
+
+    def block_of(tag: str) -> ElementTree.Element | None:
+        blocks = root.findall(f".//{NAMESPACE}{tag}/{NAMESPACE}Block")
+        return next((block for block in blocks if block.get("type") == name), None)
+
+    touch, nearer = block_of("RewardForTouchingBlockType"), root.find(f".//{NAMESPACE}RewardForDistanceTraveledToCompassTarget")
+    return Quest(
+        name,
+        radius=float(_text(decorator, "maxRandomizedRadius")),
+        beside=float(_text(decorator, "maxRandomizedDistance")) if _text(decorator, "randomizeCompassLocation") == "true" else 0.0,
+        touched=0.0 if touch is None else float(touch.attrib["reward"]),
+        nearer=0.0 if nearer is None else float(nearer.attrib["rewardPerBlock"]),
+        ends=block_of("AgentQuitFromTouchingBlockType") is not None,
+    )
 
 
 def _only(element: ElementTree.Element, tag: str) -> ElementTree.Element:
@@ -196,18 +256,67 @@ def parse_commands(text: str) -> NDArray[np.float32]:
 class Player:
     """One player in the embedded world, a tick at a time."""
 
-    def __init__(self, mission: Mission) -> None:
-        """Begins the mission.
+    def __init__(self, mission: Mission, threads: int = 1) -> None:
+        """Begins the mission; ``threads`` draw each picture.
 
         Raises:
             ValueError: if the embedded world has no such place, seed or picture.
         """
         self.mission = mission
-        self.world = VoxelWorld(mission.size, ticks_per_step=1)
+        self.world = VoxelWorld(mission.size, ticks_per_step=1, threads=threads)
         self.view = self.world.reset(mission.seed, mission.pose)
         self._turned = float(self.view.pose[3]) if mission.pose is None else float(mission.pose[3])
         self._hovers = False
         self._around: Grid | None = None
+        self._ticks = 0
+        self.reward, self.done = 0.0, False
+        """What the last tick paid, and whether the mission is over."""
+        self.goal: NDArray[np.int64] | None = None
+        """``(3,)`` the block to be found, in whole blocks."""
+        self._compass = np.zeros(3)
+        self._touched = False
+        if mission.quest is not None:
+            self._hide(mission.quest)
+
+    def _hide(self, quest: Quest) -> None:
+        """Places the block and the compass's target.
+
+        Raises:
+            MissionError: if the world has no ground so far from its spawn.
+        """
+        rng, surface = np.random.default_rng(self.mission.seed), self.world.surface()
+        spawn = np.floor(self.world.spawn[:3])
+        for _ in range(_PLACES_TRIED):
+            x = rng.uniform(-quest.radius, quest.radius)
+            z = rng.choice((-1.0, 1.0)) * np.sqrt(quest.radius**2 - x**2)
+            cell = np.floor(spawn[[0, 2]] + (x, z)).astype(np.int64)
+            i, k = cell - surface.origin
+            if 0 <= i < surface.walkable.shape[0] and 0 <= k < surface.walkable.shape[1] and surface.walkable[i, k]:
+                break
+        else:
+            raise MissionError(f"World {self.mission.seed} has no ground {quest.radius:g} blocks from its spawn to hide a block in.")
+        self.goal = np.array([cell[0], surface.heights[i, k] - 1, cell[1]], np.int64)
+        self.world.exchange(self.goal, _GOAL_BLOCK)
+        self.view = self.view._replace(frame=self.world.render(self.view.pose))
+        aside = np.zeros(2)
+        while quest.beside and np.hypot(*aside) <= quest.beside:
+            aside = rng.uniform(-quest.beside, quest.beside, 2)
+        self._compass = np.floor(self.goal + np.array([aside[0], 0.0, aside[1]]))
+
+    @property
+    def _away(self) -> float:
+        """Blocks from the player to the compass's target."""
+        return float(np.linalg.norm(self._compass - self.view.pose[:3]))
+
+    def _judge(self, quest: Quest, before: float) -> None:
+        """Pays for a tick that began ``before`` blocks from the compass's target, and ends the mission where the block is touched."""
+        assert self.goal is not None
+        self.reward = quest.nearer * (before - self._away)
+        feet = self.view.pose[:3]
+        low, high = feet - _REACH_DOWN, feet + _REACH_UP
+        if ((np.floor(low) <= self.goal) & (self.goal <= np.floor(high))).all():
+            self.reward += 0.0 if self._touched else quest.touched
+            self._touched, self.done = True, self.done or quest.ends
 
     def tick(self, commands: str) -> None:
         """Does what the command lines say, for one tick.
@@ -227,9 +336,15 @@ class Player:
             elif line.startswith("voxels "):
                 x0, x1, y0, y1, z0, z1 = (int(word) for word in line.split()[1].split(","))
                 self._around = Grid("voxels", (x0, y0, z0), (x1 - x0 + 1, y1 - y0 + 1, z1 - z0 + 1), absolute=False)
+        before = self._away if self.mission.quest is not None else 0.0
         if not self._hovers:
             self.view = self.world.step(action)
             self._turned += float(action[DYAW])
+        self._ticks += 1
+        if self.mission.quest is not None:
+            self._judge(self.mission.quest, before)
+        if self.mission.ticks is not None and self._ticks >= self.mission.ticks:
+            self.done = True
 
     @property
     def picture(self) -> bytes:
@@ -243,6 +358,11 @@ class Player:
         # Minecraft lets the yaw grow beyond a turn; whole turns are added to the wrapped one, which is exact.
         yaw += 360.0 * round((self._turned - yaw) / 360.0)
         told: dict[str, Any] = {"xpos": x, "ypos": y, "zpos": z, "yaw": yaw, "pitch": pitch, **_STEADY}
+        if self.mission.quest is not None:
+            ahead = to_local((self._compass - self.view.pose[:3])[None], self.view.pose[3:4])[0]
+            told["compassAngle"] = math.degrees(math.atan2(ahead[0], ahead[2]))
+            told["inventory"] = [{"type": "compass", "metadata": 0, "quantity": 1}]
+            told["distanceToCompassTarget"] = float(np.linalg.norm(self._compass - np.floor(self.view.pose[:3])))
         for grid in self.mission.grids:
             told[grid.name] = self._names(grid)
         if self._around is not None:
@@ -276,11 +396,12 @@ class Player:
 class MalmoServer:
     """Serves players until it is closed; a context manager."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, threads: int = 1) -> None:
         """Begins to listen and to serve.
 
         Args:
             port: where to; 0 takes any that is free.
+            threads: how many draw a player's picture at the same time.
 
         Raises:
             OSError: if the port is taken.
@@ -288,6 +409,7 @@ class MalmoServer:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         """Where it listens."""
+        self.threads = threads
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -331,7 +453,7 @@ class MalmoServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _play(connection, self.port)
+            _play(connection, self.port, self.threads)
         except (EOFError, OSError):
             pass  # the client is gone, which is how most connections end
         except ValueError as error:
@@ -342,7 +464,7 @@ class MalmoServer:
             connection.close()
 
 
-def _play(sock: socket.socket, port: int) -> None:
+def _play(sock: socket.socket, port: int, threads: int) -> None:
     """Answers the messages of one connection until it ends."""
     player: Player | None = None
     while True:
@@ -351,7 +473,7 @@ def _play(sock: socket.socket, port: int) -> None:
             if player is None:
                 raise MissionError("A step came before any mission.")
             player.tick(message[message.index(">") + 1 : message.rindex("</")])
-            _send(sock, player.picture, _OUTCOME.pack(0.0, 0, 1), player.info)
+            _send(sock, player.picture, _OUTCOME.pack(player.reward, player.done, 1), player.info)
         elif message.startswith(("<StepServer", "<MalmoEnv")):
             continue
         elif message.startswith("<Peek"):
@@ -359,7 +481,7 @@ def _play(sock: socket.socket, port: int) -> None:
                 raise MissionError("A look came before any mission.")
             _send(sock, player.picture, player.info, _DONE.pack(0))
         elif "<MissionInit" in message:
-            player = Player(parse_mission(message, _receive(sock)))
+            player = Player(parse_mission(message, _receive(sock)), threads)
             _send(sock, _LENGTH.pack(1))
         elif message.startswith("<Quit"):
             player = None
@@ -398,9 +520,10 @@ def main() -> None:
     """Serves until Ctrl-C."""
     parser = argparse.ArgumentParser(description="MineRL without Minecraft: serves the embedded world over Malmo's protocol on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=9000, help="where to listen; 0 takes any free port")
+    parser.add_argument("--threads", type=int, default=1, help="how many draw a player's picture at the same time")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with MalmoServer(options.port) as server:
+    with MalmoServer(options.port, options.threads) as server:
         LOGGER.info("Serving the embedded world; in another shell: export WORLDPACK_MINERL_SERVER=%d", server.port)
         try:
             server.wait()

@@ -175,6 +175,7 @@ class MeshRenderer:
         self._first = np.zeros(0, np.int64)
         self._count = np.zeros(0, np.int64)
         self._group = np.zeros(0, np.int64)
+        self._name = np.zeros(0, np.int64)
         self._low = np.zeros((0, 3))
         self._high = np.zeros((0, 3))
         rows, columns = atlas.shape[0] // _TILE, atlas.shape[1] // _TILE
@@ -197,15 +198,28 @@ class MeshRenderer:
     def clear(self) -> None:
         """Forgets all meshes."""
         self._used = 0
-        self._first, self._count, self._group = self._first[:0], self._count[:0], self._group[:0]
-        self._low, self._high = self._low[:0], self._high[:0]
+        self._keep(np.zeros(len(self._first), np.bool_))
 
-    def add(self, counts: ArrayLike, quads: bytes) -> None:
+    def drop(self, name: int) -> None:
+        """Forgets the meshes that were added under a name; the room that they took is free again after :meth:`clear` only."""
+        self._keep(self._name != name)
+
+    @property
+    def quads(self) -> int:
+        """Quads that it holds room for, those dropped since it was last cleared among them."""
+        return self._used
+
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        self._first, self._count, self._group, self._name = self._first[kept], self._count[kept], self._group[kept], self._name[kept]
+        self._low, self._high = self._low[kept], self._high[kept]
+
+    def add(self, counts: ArrayLike, quads: bytes, names: ArrayLike | None = None) -> None:
         """Adds meshes of columns.
 
         Args:
             counts: ``(n, 8)`` quads in each group of each column.
             quads: ``n`` columns one after the other, 64 bytes a quad; see ``node/mesh.js``.
+            names: ``(n,)`` whole numbers to :meth:`drop` the columns by; 0 for all without them.
 
         Raises:
             ValueError: if the two do not fit, or a group is too large.
@@ -218,6 +232,7 @@ class MeshRenderer:
         if (sizes > _MOST_QUADS).any():
             raise ValueError(f"a group of faces has {int(sizes.max())} quads, at most {_MOST_QUADS} can be drawn.")
         group = np.tile(np.arange(GROUPS), len(sizes))
+        name = np.repeat(np.zeros(len(sizes), np.int64) if names is None else np.asarray(names, np.int64), GROUPS)
         flat = sizes.reshape(-1)
         first = np.concatenate([[0], np.cumsum(flat)[:-1]])
         kept = flat > 0
@@ -230,6 +245,7 @@ class MeshRenderer:
         self._first = np.concatenate([self._first, self._used + starts])
         self._count = np.concatenate([self._count, flat[kept]])
         self._group = np.concatenate([self._group, group[kept]])
+        self._name = np.concatenate([self._name, name[kept]])
         with self._device.current() as context:
             self._reserve(context, (self._used + len(corners)) * QUAD_BYTES)
             self._vertices.write(quads, offset=self._used * QUAD_BYTES)

@@ -55,25 +55,23 @@ class MinecraftWorld:
 
     Args:
         frame_size: (height, width) of its frames in pixels.
+        ticks_per_step: game ticks of 50 ms that :meth:`step` holds its keys for.
         timeout: seconds that the Node process may take for one request; after that it is killed and the request fails.
 
     Raises:
-        ValueError: if a side of ``frame_size`` is out of range.
+        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick.
         BackendUnavailable: if Node, the npm packages, moderngl or EGL are missing; the message says what to install.
     """
 
     name: str = "minecraft"
 
     def __init__(self, frame_size: tuple[int, int] = (64, 64), *, ticks_per_step: int = TICKS_PER_STEP, timeout: float = TIMEOUT) -> None:
+        self.frame_size: tuple[int, int] = check_size(frame_size)
         if ticks_per_step < 1:
             raise ValueError(f"ticks_per_step is {ticks_per_step}, expected at least 1.")
         self.ticks_per_step = ticks_per_step
-        height, width = (int(side) for side in frame_size)
-        if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
-            raise ValueError(f"frame_size is {frame_size}, expected (height, width) from {MIN_SIDE} to {MAX_SIDE} pixels each.")
-        self.frame_size: tuple[int, int] = (height, width)
         self._command, self._environment = node_packages.command()
-        self._renderer = MeshRenderer(self.frame_size, _read_atlas(node_packages.atlas_path()))
+        self._renderer = MeshRenderer(self.frame_size, read_atlas(node_packages.atlas_path()))
         self._timeout = timeout
         self._process: NodeProcess | None = None
         self._closed = False
@@ -335,7 +333,19 @@ class MinecraftWorld:
         return WorldView(self.render(pose), pose, blocked)
 
 
-def _read_atlas(path: Path) -> NDArray[np.uint8]:
+def check_size(frame_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of frames as whole numbers.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+    height, width = (int(side) for side in frame_size)
+    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        raise ValueError(f"frame_size is {frame_size}, expected (height, width) from {MIN_SIDE} to {MAX_SIDE} pixels each.")
+    return height, width
+
+
+def read_atlas(path: Path) -> NDArray[np.uint8]:
     """The block textures ``(512, 512, 4) uint8`` RGBA.
 
     Raises:

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldpack_env.worlds import BackendUnavailable, Surface, WorldView
+from worldpack_env.worlds import BackendUnavailable, MissionView, Surface, WorldView
 from worldpack_env.worlds.blocks import SurveyedBlocks
 from worldpack_env.worlds.worker_process import WorkerFault, WorkerProcess, WorkerRefusal
 from worldpack_model.geometry import DPITCH, KEYS, POSE_DIM, TICKS_PER_STEP, check_action, check_pose, wrap_degrees
@@ -112,6 +112,8 @@ class MineRLWorld:
     """
 
     name: str = "minerl"
+    missions: tuple[str, ...] = ("navigate", "navigate-dense")
+    """MineRL's own missions that it can play; only the backend ``minerl-0.4`` does."""
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class MineRLWorld:
         backend: str | None = None,
         server: int | str | None = None,
         patience: Patience | None = None,
+        mission: str | None = None,
         restarts: int = 2,
         worker: str | os.PathLike[str] = WORKER,
     ) -> None:
@@ -132,11 +135,12 @@ class MineRLWorld:
             backend: ``minestudio``, ``minerl``, ``minerl-0.4`` or ``auto``; None takes ``WORLDPACK_MINERL_BACKEND``, else ``auto``.
             server: port of a Malmo server that already runs here; None takes ``WORLDPACK_MINERL_SERVER``, else starts Minecraft.
             patience: time-outs.
+            mission: one of :attr:`missions`, then every view has its ``mission``; None walks and looks only.
             restarts: how often in a row the worker is started again after a fault before this gives up.
             worker: the worker's program.
 
         Raises:
-            ValueError: if the frame size, the port or the number of restarts is out of range.
+            ValueError: if the frame size, the port or the number of restarts is out of range, or there is no such mission.
             BackendUnavailable: if there is no such interpreter.
         """
         height, width = int(frame_size[0]), int(frame_size[1])
@@ -149,6 +153,9 @@ class MineRLWorld:
         self.backend = backend or os.environ.get(BACKEND_VARIABLE) or "auto"
         self.server = find_server(server)
         self.patience = patience or Patience()
+        if mission is not None and mission not in self.missions:
+            raise ValueError(f"mission is {mission!r}, expected None or one of {', '.join(self.missions)}.")
+        self.mission = mission
         self.restarts, self._worker_path = restarts, os.fspath(worker)
         self.about: dict[str, str] = {}
         self._worker: WorkerProcess | None = None
@@ -186,7 +193,7 @@ class MineRLWorld:
         """Turns the camera by ``action`` (9,) in the first of ``TICKS_PER_STEP`` ticks and holds its keys for all of them.
 
         Raises:
-            RuntimeError: before :meth:`reset`, after :meth:`close`, and after a fault until the next reset.
+            RuntimeError: before :meth:`reset`, after :meth:`close`, and after a fault or the end of a mission until the next reset.
             ValueError: if the action is malformed.
             BackendUnavailable: if the worker fails; nothing of a wrong answer is returned.
         """
@@ -202,13 +209,14 @@ class MineRLWorld:
         keys = [int(key > 0.5) for key in held[:DPITCH]]
         before, self._stepped = self._pose, True
         try:
-            frame, track = self._ask(self._worker, "step", self.patience.step, keys=keys, camera=[float(turn) for turn in held[DPITCH:]])
+            turns = [float(turn) for turn in held[DPITCH:]]
+            frame, track, mission = self._ask(self._worker, "step", self.patience.step, keys=keys, camera=turns)
         except BackendUnavailable:
             self._lost()
             raise
         self._faults = 0
-        self._pose = track[-1]
-        return WorldView(frame, track[-1].copy(), walk_blocked(np.vstack([before[None], track]), keys))
+        self._pose = None if mission is not None and mission.done else track[-1]
+        return WorldView(frame, track[-1].copy(), walk_blocked(np.vstack([before[None], track]), keys), mission)
 
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to, in a square of ``SURVEY_SIDE`` blocks around (0, 0).
@@ -276,9 +284,9 @@ class MineRLWorld:
     def _running(self) -> WorkerProcess:
         if self._worker is None:
             self._worker = WorkerProcess([self.python, self._worker_path], connect_seconds=self.patience.connect)
-            size = {"height": self.frame_size[0], "width": self.frame_size[1]}
+            what = {"backend": self.backend, "ticks": TICKS_PER_STEP, "server": self.server, "mission": self.mission}
             try:
-                header, _ = self._worker.ask("open", None, self.patience.open, backend=self.backend, ticks=TICKS_PER_STEP, server=self.server, **size)
+                header, _ = self._worker.ask("open", None, self.patience.open, height=self.frame_size[0], width=self.frame_size[1], **what)
             except WorkerRefusal:
                 self._worker.kill()
                 self._worker = None
@@ -295,15 +303,22 @@ class MineRLWorld:
             self._worker = None
 
     def _reset(self, worker: WorkerProcess, seed: int, place: NDArray[np.float64] | None) -> WorldView:
-        frame, track = self._ask(worker, "reset", self.patience.reset, seed=seed, pose=None if place is None else place.tolist())
+        frame, track, mission = self._ask(worker, "reset", self.patience.reset, seed=seed, pose=None if place is None else place.tolist())
+        if mission is not None and mission.done:
+            raise WorkerFault("The MineRL worker reports that a mission was over when it began.")
         self._pose = track[-1]
-        return WorldView(frame, track[-1].copy(), False)
+        return WorldView(frame, track[-1].copy(), False, mission)
 
-    def _ask(self, worker: WorkerProcess, do: str, seconds: float, **fields: Any) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Frame ``(H, W, 3)`` and poses ``(n, 5)`` that the worker answers a reset (n = 1) or a step with."""
+    def _ask(
+        self, worker: WorkerProcess, do: str, seconds: float, **fields: Any
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], MissionView | None]:
+        """Frame ``(H, W, 3)``, poses ``(n, 5)`` and mission that the worker answers a reset (n = 1) or a step with."""
         frame = np.empty((*self.frame_size, 3), np.uint8)
         header, _ = worker.ask(do, frame.data.cast("B"), seconds, **fields)
+        mission = None if self.mission is None else self._read_mission(do, header)
         count = 1 if do == "reset" else TICKS_PER_STEP
+        if mission is not None and mission.done:  # in any tick of the step
+            count = min(max(len(header["track"]) if isinstance(header.get("track"), list) else 0, 1), count)
         try:
             track = np.array(header["track"], np.float64)
             if track.shape != (count, POSE_DIM) or not np.isfinite(track).all():
@@ -312,7 +327,19 @@ class MineRLWorld:
             raise WorkerFault(f"The MineRL worker answered {do!r} without {count} poses of five finite numbers: {str(header)[:200]}") from None
         track[:, 3] = wrap_degrees(track[:, 3])
         track[:, 4] = np.clip(track[:, 4], -90.0, 90.0)
-        return frame, track
+        return frame, track, mission
+
+    @staticmethod
+    def _read_mission(do: str, header: dict[str, Any]) -> MissionView:
+        """What the worker says of the mission."""
+        try:
+            reward, done, success, compass, distance = header["mission"]
+            told = MissionView(float(reward), bool(done), bool(success), float(compass), math.nan if distance is None else float(distance))
+            if not (math.isfinite(told.reward) and math.isfinite(told.compass) and type(done) is type(success) is bool and done >= success):
+                raise ValueError(told)
+        except (KeyError, TypeError, ValueError):
+            raise WorkerFault(f"The MineRL worker answered {do!r} without reward, end and compass of its mission: {str(header)[:200]}") from None
+        return told._replace(compass=(told.compass + 180.0) % 360.0 - 180.0)
 
     def _survey(self, worker: WorkerProcess, seed: int) -> SurveyedBlocks:
         half, layers = SURVEY_SIDE // 2, SURVEY_BELOW + SURVEY_ABOVE

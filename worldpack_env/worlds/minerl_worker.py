@@ -11,14 +11,16 @@ raw bytes. A request is ``{"id": n, "do": name, ...}``; its answer is ``{"id": n
 =========  ========================================================  ============================================================
 do         request                                                   answer
 =========  ========================================================  ============================================================
-``open``   ``backend, height, width, ticks, server``                 ``about``: versions
+``open``   ``backend, height, width, ticks, server, mission``        ``about``: versions
 ``reset``  ``seed, pose`` (5 numbers or null)                        ``track``: one pose; payload: frame ``(H, W, 3) uint8``
 ``step``   ``keys`` (7 of 0/1), ``camera`` (dpitch, dyaw)            ``track``: the pose after each tick; payload: the last frame
 ``survey`` ``seed, corner`` (x, z), ``size`` (x, z), ``below, above``  ``palette, corner, size, modern``; payload: uint16 ``(y, z, x)``
 ``close``                                                            nothing; the worker ends
 =========  ========================================================  ============================================================
 
-Poses are ``[x, y, z, yaw, pitch]`` as MineRL tells them (yaw not wrapped). Camera degrees are turned in the first tick of a step.
+Poses are ``[x, y, z, yaw, pitch]`` as MineRL tells them (yaw not wrapped). Camera degrees are turned in the first tick of a step. ``mission`` is
+null or one of ``MISSIONS``, MineRL's own; then ``reset`` and ``step`` also answer ``mission``: ``[reward, done, success, compass, distance]`` (the
+distance null where MineRL does not tell), and a step ends with the tick that ends the mission.
 """
 
 from __future__ import annotations
@@ -53,6 +55,10 @@ SURVEY_TICKS = 200
 """Ticks an engine may take to tell the blocks of a survey."""
 VOXELS_SIDE = 96
 """Columns along x and z of one question of MineStudio's ``voxels``, which reaches 50 blocks to each side."""
+MISSIONS = {"navigate": False, "navigate-dense": True}
+"""MineRL's own missions that can be played -> whether their reward is dense."""
+TOUCH_REWARD = 100.0
+"""What Navigate pays for touching its block; nothing else in it pays half as much in a tick."""
 COMMANDS = (
     "/gamerule doDaylightCycle false",
     "/gamerule doWeatherCycle false",
@@ -97,12 +103,14 @@ class Backend:
     """Missions can ask for the blocks of a box (Malmo's ObservationFromGrid)."""
     voxels: bool
     """Actions can ask for the blocks around the player (MineStudio's ``voxels``)."""
+    missions: bool
+    """Its Java half plays MineRL's Navigate (MineRL issue 684)."""
 
 
 BACKENDS: dict[str, Backend] = {
-    "minestudio": Backend("minestudio", "1.", "minestudio.simulator.minerl", human=True, commands=True, grid=False, voxels=True),
-    "minerl": Backend("minerl", "1.", "minerl", human=True, commands=False, grid=False, voxels=False),
-    "minerl-0.4": Backend("minerl", "0.4.", "minerl", human=False, commands=False, grid=True, voxels=False),
+    "minestudio": Backend("minestudio", "1.", "minestudio.simulator.minerl", human=True, commands=True, grid=False, voxels=True, missions=False),
+    "minerl": Backend("minerl", "1.", "minerl", human=True, commands=False, grid=False, voxels=False, missions=False),
+    "minerl-0.4": Backend("minerl", "0.4.", "minerl", human=False, commands=False, grid=True, voxels=False, missions=True),
 }
 
 
@@ -135,7 +143,7 @@ def decimal(value: float) -> str:
 class MineRLEngine:
     """MineRL behind the worker's requests, over MineRL's own environment class."""
 
-    def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None) -> None:
+    def __init__(self, backend: str, size: tuple[int, int], ticks: int, server: int | None, mission: str | None = None) -> None:
         """Imports MineRL and makes the environment; Minecraft itself starts with the first reset.
 
         Args:
@@ -143,16 +151,23 @@ class MineRLEngine:
             size: (height, width) of its frames in pixels.
             ticks: game ticks of a step.
             server: port of a Minecraft or Malmo server that already runs on this machine; None starts Minecraft.
+            mission: one of ``MISSIONS``; None walks and looks only.
 
         Raises:
-            SetupError: if MineRL cannot be used.
+            SetupError: if MineRL cannot be used, or does not play that mission.
         """
         self.name = find_backend(backend)
+        self.mission = mission
+        if mission is not None and not (mission in MISSIONS and BACKENDS[self.name].missions):
+            raise SetupError(
+                f"The backend {self.name!r} does not play the mission {mission!r}: only MineRL 0.4's Java places the block of Navigate (MineRL issue "
+                "684); install minerl==0.4.4 in an interpreter of its own and set WORLDPACK_MINERL_BACKEND=minerl-0.4."
+            )
         self.backend, self.size, self.ticks = BACKENDS[self.name], size, ticks
         if self.name == "minestudio":
             self._prepare_minestudio(server)
         try:
-            self.spec = make_spec(self.backend, size)
+            self.spec = make_spec(self.backend, size, mission)
             module = importlib.import_module(self.backend.package + ".env._singleagent")
             self.env = module._SingleAgentEnv(env_spec=self.spec, instances=None if server is None else [self._attach(server)])
         except ImportError as error:
@@ -164,6 +179,7 @@ class MineRLEngine:
                 ) from error
             raise
         self._last: Frame | None = None
+        self._reward, self._done, self._success = 0.0, False, False
 
     def about(self) -> dict[str, str]:
         """Versions, for logs and reports."""
@@ -190,11 +206,21 @@ class MineRLEngine:
     def step(self, keys: list[int], camera: list[float]) -> tuple[list[Frame], Any]:
         """Turns the camera in the first tick, holds the keys for all; the frames after each."""
         held: dict[str, Any] = {key: int(keys[i]) for i, key in enumerate(KEYS)}
-        frames = []
+        frames: list[Frame] = []
+        self._reward = 0.0
         for tick in range(self.ticks):
             turn = np.array(camera if tick == 0 else (0.0, 0.0), np.float64)
             frames.append(self._tick({**held, "camera": turn}))
+            if self._done:
+                break
         return frames, frames[-1].pixels
+
+    def told(self) -> list[Any] | None:
+        """Reward of the last step, whether the mission is over, whether its goal was reached, and compass and distance as they are now."""
+        if self.mission is None:
+            return None
+        distance = self.spec.stats.get("distanceToCompassTarget")
+        return [self._reward, self._done, self._success, self._compass, None if distance is None else float(distance)]
 
     def survey(self, seed: int, corner: list[int], size: list[int], below: int, above: int) -> tuple[dict[str, Any], Any]:
         """Names of the blocks in a box, in a mission of its own.
@@ -275,6 +301,7 @@ class MineRLEngine:
 
     def _begin(self, seed: int) -> Frame:
         self.env.seed(seed)
+        self._reward, self._done, self._success = 0.0, False, False
         frame = self._see(self.env.reset())
         for _ in range(SETTLE_TICKS):
             if frame is not None:
@@ -290,10 +317,12 @@ class MineRLEngine:
 
     def _raw(self, action: dict[str, Any]) -> Any:
         full = dict.fromkeys(KEYS, 0)
-        observation, _, done, info = self.env.step({**full, "camera": np.zeros(2), **action})
+        observation, reward, done, info = self.env.step({**full, "camera": np.zeros(2), **action})
         if "error" in info:  # MineRL goes on with a random observation here
             raise EngineError("MineRL lost its engine: {}".format(info["error"]))
-        if done:
+        self._reward += float(reward)
+        self._done, self._success = bool(done), bool(done) and float(reward) > 0.5 * TOUCH_REWARD
+        if done and self.mission is None:
             raise EngineError("MineRL ended the mission without being asked to; the player may have died or the engine have quit.")
         return observation
 
@@ -303,6 +332,8 @@ class MineRLEngine:
         pixels = np.ascontiguousarray(observation["pov"], np.uint8)
         if pixels.shape != (self.size[0], self.size[1], 3):
             raise EngineError(f"MineRL showed a picture of {pixels.shape} instead of {(*self.size, 3)}.")
+        if self.mission is not None:
+            self._compass = float(observation["compass"]["angle"])
         return Frame(pixels, observation["pose"])
 
     def _attach(self, port: int) -> Any:
@@ -358,9 +389,10 @@ def read_voxels(told: Any, centre: tuple[int, int, int], box: tuple[int, ...], n
     ids[y, z, x] = [names.setdefault(name, len(names)) for name in types]
 
 
-def make_spec(backend: Backend, size: tuple[int, int]) -> Any:
+def make_spec(backend: Backend, size: tuple[int, int], mission: str | None = None) -> Any:
     """The environment specification: walk and look; see the picture and the pose; noon, clear sky, no mobs, nothing to do.
 
+    With a mission it is MineRL's own specification of it, unchanged but that the picture has ``size`` and the pose is observed.
     ``spec.pose`` (five numbers or None) and ``spec.grid`` (lowest corner and size of a box, or None) hold for the next reset.
     """
     handlers: Any = importlib.import_module(backend.package + ".herobraine.hero.handlers")
@@ -414,18 +446,30 @@ def make_spec(backend: Backend, size: tuple[int, int]) -> Any:
             spec.blocks = told.get("blocks")
             return 0
 
-    class Walk(base):  # type: ignore[misc]
-        """See :func:`make_spec`."""
+    class Told:
+        """What the next mission is told, and what was heard of the last one."""
 
         pose: list[float] | None = None
         grid: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
         stats: dict[str, Any] = {}
         blocks: list[str] | None = None
 
-        def create_observables(self) -> list[Any]:
+        def seen(self) -> list[Any]:
             self.blocks = None
             seen = [Picture((size[1], size[0])), Pose()]
             return seen if self.grid is None else [*seen, Blocks(*self.grid)]
+
+        def placement(self) -> list[Any]:
+            if self.pose is None:
+                return []
+            x, y, z, yaw, pitch = (decimal(value) for value in self.pose)
+            return [handlers.AgentStartPlacement(x=x, y=y, z=z, yaw=yaw, pitch=pitch)]
+
+    class Walk(Told, base):  # type: ignore[misc]
+        """See :func:`make_spec`."""
+
+        def create_observables(self) -> list[Any]:
+            return self.seen()
 
         def create_actionables(self) -> list[Any]:
             keys = [handlers.KeybasedCommandAction(key, keymap[key]) for key in KEYS]
@@ -441,10 +485,7 @@ def make_spec(backend: Backend, size: tuple[int, int]) -> Any:
             if backend.human:
                 screen = (handlers.GuiScale(1), handlers.GammaSetting(2.0), handlers.FOVSetting(70.0), handlers.FakeCursorSize(16))
                 start = [handlers.LowLevelInputsAgentStart(), *screen]
-            if self.pose is not None:
-                x, y, z, yaw, pitch = (decimal(value) for value in self.pose)
-                start.append(handlers.AgentStartPlacement(x=x, y=y, z=z, yaw=yaw, pitch=pitch))
-            return start
+            return [*start, *self.placement()]
 
         def create_server_initial_conditions(self) -> list[Any]:
             time_stands = handlers.TimeInitialCondition(allow_passage_of_time=False, start_time=6000)
@@ -477,7 +518,21 @@ def make_spec(backend: Backend, size: tuple[int, int]) -> Any:
         def get_docstring(self) -> str:
             return "Walk and look around in a world that stands still."
 
-    spec = Walk("WorldPackWalk-v0")
+    if mission is None:
+        spec = Walk("WorldPackWalk-v0")
+        return spec
+    stock: Any = importlib.import_module(backend.package + ".herobraine.env_specs.navigate_specs").Navigate
+
+    class Mission(Told, stock):  # type: ignore[misc]
+        """MineRL's own mission, with our picture and the pose."""
+
+        def create_observables(self) -> list[Any]:
+            return [*self.seen(), *(handler for handler in super().create_observables() if handler.to_string() != "pov")]
+
+        def create_agent_start(self) -> list[Any]:
+            return [*super().create_agent_start(), *self.placement()]
+
+    spec = Mission(dense=MISSIONS[mission], extreme=False)
     return spec
 
 
@@ -520,10 +575,10 @@ def answer(engine: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]
     do = request["do"]
     if do == "reset":
         frame = engine.reset(int(request["seed"]), request["pose"])
-        return {"track": [frame.pose]}, frame.pixels.tobytes()
+        return {"track": [frame.pose], "mission": engine.told()}, frame.pixels.tobytes()
     if do == "step":
         frames, pixels = engine.step(request["keys"], request["camera"])
-        return {"track": [frame.pose for frame in frames]}, pixels.tobytes()
+        return {"track": [frame.pose for frame in frames], "mission": engine.told()}, pixels.tobytes()
     if do == "survey":
         header, ids = engine.survey(int(request["seed"]), request["corner"], request["size"], request["below"], request["above"])
         return header, ids.astype("<u2").tobytes()
@@ -548,7 +603,8 @@ def serve(sock: socket.socket, make: Callable[..., Any]) -> None:
             payload = b""
             try:
                 if request["do"] == "open":
-                    engine = make(request["backend"], (request["height"], request["width"]), request["ticks"], request["server"])
+                    size = request["height"], request["width"]
+                    engine = make(request["backend"], size, request["ticks"], request["server"], request["mission"])
                     reply["about"] = engine.about()
                 elif request["do"] == "close":
                     if engine is not None:

@@ -95,8 +95,11 @@ def missing_programs() -> list[Missing]:
     return found
 
 
-def command() -> tuple[list[str], dict[str, str]]:
-    """Command line and environment of the world's process.
+def command(script: str = "server.js") -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a world's process.
+
+    Args:
+        script: which of ours to run: ``server.js`` makes its own world, ``client.js`` joins a server.
 
     Raises:
         BackendUnavailable: if node or the packages are missing; the message says what to do.
@@ -107,7 +110,7 @@ def command() -> tuple[list[str], dict[str, str]]:
     missing = missing_packages()
     if missing:
         raise BackendUnavailable(f"The minecraft world cannot run: {missing.what}; run: {missing.command}")
-    return [node, str(SCRIPTS / "server.js")], {"NODE_PATH": str(cache_folder() / "node_modules")}
+    return [node, str(SCRIPTS / script)], {"NODE_PATH": str(cache_folder() / "node_modules")}
 
 
 def install(tell: Callable[[str], None], *, timeout: float = 900.0) -> tuple[int, int]:
@@ -203,8 +206,19 @@ def prune(modules: Path) -> None:
     unused = ("public/index.js", "public/worker.js", "public/index.html", "examples", "test", "viewer/lib/entity", "viewer/lib/missing_texture.png")
     for name in unused:
         _remove(viewer / name)
-    # What the viewer draws in a browser with.
-    for name in ("three", "three.meshline", "socket.io", "socket.io-client", "engine.io", "engine.io-client", "express", "@types", "@tweenjs"):
+    # What the viewer draws in a browser with, and what no package here loads.
+    for name in (
+        "three",
+        "three.meshline",
+        "rxjs",
+        "socket.io",
+        "socket.io-client",
+        "engine.io",
+        "engine.io-client",
+        "express",
+        "@types",
+        "@tweenjs",
+    ):
         _remove(modules / name)
 
 

@@ -2,12 +2,16 @@
 
 The grid walk is Amanatides & Woo, "A Fast Voxel Traversal Algorithm" (1987). Three things spare most of its steps: every ray starts at the wall
 of an empty box about the eye, rays above everything in their bearing are sky at once, and tiles of columns that end below a ray are jumped
-over. Nothing here is timed, threaded or random, and floating-point reordering is off, so a pose gives the same bytes every time.
+over. Nothing here is timed or random, threads share nothing they write, and floating-point reordering is off, so a pose gives the same bytes every
+time.
 """
 
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -30,8 +34,6 @@ _TEXELS: Final = 16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1
 _HORIZON: Final = (198.0, 224.0, 250.0)
 _ZENITH: Final = (84.0, 148.0, 242.0)
 _WATER_FOG: Final = (26.0, 66.0, 150.0)
-_SHADOW: Final = np.array([1.0, 0.78])
-"""Brightness without and with something above."""
 _UNIT: Final = float(2**40)
 """Parts of a block in which the grid walk counts distances."""
 _BATCH: Final = 1024
@@ -40,11 +42,10 @@ _ROOM: Final = 16
 _BEARINGS: Final = 256
 """Sectors of the horizon; a power of two."""
 _LOG2: Final = np.log2(1.0 + np.arange(4097) / 4096.0)
-# Of the six faces -x, +x, -y, +y, -z, +z: brightness, texture (0 top, 1 side, 2 bottom), texture axes (0 x, 1 y, 2 z, 3 downwards), normal.
-_FACE_SHADE: Final = np.array([0.6, 0.6, 0.5, 1.0, 0.8, 0.8])
-_FACE_SIDE: Final = np.array([1, 1, 2, 0, 1, 1])
-_FACE_U: Final = np.array([2, 2, 0, 0, 0, 0])
-_FACE_V: Final = np.array([3, 3, 2, 2, 3, 3])
+# Of the six faces -x, +x, -y, +y, -z, +z: brightness, where the face's texture (top, side, bottom) begins in its block's, normal.
+_BRIGHTNESS: Final = np.multiply.outer([0.6, 0.6, 0.5, 1.0, 0.8, 0.8], [1.0, 0.78]).reshape(-1)
+"""2 * face: without anything above; 2 * face + 1: with."""
+_FACE_TEXELS: Final = _TEXELS * np.array([1, 1, 2, 0, 1, 1])
 _FACE_X: Final = np.array([-1, 1, 0, 0, 0, 0])
 _FACE_Y: Final = np.array([0, 0, -1, 1, 0, 0])
 _FACE_Z: Final = np.array([0, 0, 0, 0, -1, 1])
@@ -269,6 +270,78 @@ def _find_horizon(
 
 
 @njit(cache=True, error_model="numpy")
+def _enter(
+    eye: NDArray[np.float64],
+    box: NDArray[np.int64],
+    far: float,
+    count: int,
+    rays: NDArray[np.float64],
+    walks: NDArray[np.int64],
+    depth: NDArray[np.float64],
+) -> None:
+    """Fills ``walks (8, n)`` and ``depth (n,)`` with where rays leave the empty box about the eye, which is where their walks begin.
+
+    Rows 0-2 are the distances to the next cell border on each axis and rows 3-5 those between two borders, as whole numbers of 2**-40 blocks: the
+    walk is then pure integer arithmetic. Row 6 is the index into ``cells``, -1 beyond ``far``; row 7 the face. Made for several rays at a time, as
+    :func:`_shade`.
+    """
+    ox, oy, oz = eye[0], eye[1], eye[2]
+    x0, x1, y0, y1, z0, z1 = box[0], box[1], box[2], box[3], box[4], box[5]
+    ways_x, ways_y, ways_z, per_x, per_y, per_z = rays[2], rays[3], rays[4], rays[5], rays[6], rays[7]
+    next_x, next_y, next_z, gaps_x, gaps_y, gaps_z = walks[0], walks[1], walks[2], walks[3], walks[4], walks[5]
+    starts, faces = walks[6], walks[7]
+    for m in range(count):
+        n = np.uint64(m)
+        dx, dy, dz, gx, gy, gz = ways_x[n], ways_y[n], ways_z[n], per_x[n], per_y[n], per_z[n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        bx, by, bz = (x1 if dx >= 0.0 else x0), (y1 if dy >= 0.0 else y0), (z1 if dz >= 0.0 else z0)
+        ux, uy, uz = (bx - ox) * gx, (by - oy) * gy, (bz - oz) * gz
+        t = min(ux, uy, uz)
+        depth[n] = t
+        on_x, on_y = t == ux, t == uy
+        ix = bx - 1 + px if on_x else min(max(int(ox + dx * t), x0), x1 - 1)
+        iy = by - 1 + py if on_y and not on_x else min(max(int(oy + dy * t), y0), y1 - 1)
+        iz = min(max(int(oz + dz * t), z0), z1 - 1) if on_x or on_y else bz - 1 + pz
+        next_x[n], next_y[n], next_z[n] = (
+            int((ix + px - ox) * gx * _UNIT),
+            int((iy + py - oy) * gy * _UNIT),
+            int((iz + pz - oz) * gz * _UNIT),
+        )
+        gaps_x[n], gaps_y[n], gaps_z[n] = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
+        starts[n] = -1 if t > far else ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+        faces[n] = 1 - px if on_x else 3 - py if on_y else 5 - pz
+
+
+@njit(cache=True, error_model="numpy")
+def _enter_grid(
+    eye: NDArray[np.float64], far: float, count: int, rays: NDArray[np.float64], walks: NDArray[np.int64], depth: NDArray[np.float64]
+) -> None:
+    """:func:`_enter` for an eye outside the grid: rays enter through the grid's box, those that miss it have the index -1."""
+    ox, oy, oz = eye[0], eye[1], eye[2]
+    for n in range(count):
+        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        ux, uy, uz = ((1 - px) * SIZE_X - ox) * gx, ((1 - py) * SIZE_Y - oy) * gy, ((1 - pz) * SIZE_Z - oz) * gz
+        t = max(ux, uy, uz)
+        depth[n], walks[6, n] = t, -1
+        walks[7, n] = 1 - px if t == ux else 3 - py if t == uy else 5 - pz
+        qx, qy, qz = ox + dx * t, oy + dy * t, oz + dz * t
+        past = qx < -1e-6 or qx > SIZE_X + 1e-6 or qy < -1e-6 or qy > SIZE_Y + 1e-6 or qz < -1e-6 or qz > SIZE_Z + 1e-6
+        if t < 0.0 or t > far or past:
+            continue
+        ix = min(max(int(math.floor(qx)), 0), SIZE_X - 1)
+        iy = min(max(int(math.floor(qy)), 0), SIZE_Y - 1)
+        iz = min(max(int(math.floor(qz)), 0), SIZE_Z - 1)
+        walks[0, n], walks[1, n], walks[2, n] = (
+            int((ix + px - ox) * gx * _UNIT),
+            int((iy + py - oy) * gy * _UNIT),
+            int((iz + pz - oz) * gz * _UNIT),
+        )
+        walks[3, n], walks[4, n], walks[5, n] = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
+        walks[6, n] = ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+
+
+@njit(cache=True, error_model="numpy")
 def _walk(
     cells: NDArray[np.uint8],
     tile_top: NDArray[np.int16],
@@ -279,53 +352,30 @@ def _walk(
     wet: bool,
     count: int,
     rays: NDArray[np.float64],
+    walks: NDArray[np.int64],
     depth: NDArray[np.float64],
     hits: NDArray[np.int64],
 ) -> None:
-    """Walks rays through the grid.
+    """Walks rays through the grid; ``walks (8, n)`` is room to work in.
 
     Fills ``depth`` (n,) in blocks and ``hits`` (n,): 8 * index into ``cells`` + face (0 -x, 1 +x, 2 -y, 3 +y, 4 -z, 5 +z), or -1 for sky.
     The cell of the eye itself never counts, and water does not for an eye in water (``wet``).
     """
     ox, oy, oz = eye[0], eye[1], eye[2]
-    outside = ox < 0.0 or ox >= SIZE_X or oz < 0.0 or oz >= SIZE_Z or oy < 0.0 or oy >= SIZE_Y
+    if ox < 0.0 or ox >= SIZE_X or oz < 0.0 or oz >= SIZE_Z or oy < 0.0 or oy >= SIZE_Y:
+        _enter_grid(eye, far, count, rays, walks, depth)
+    else:
+        _enter(eye, box, far, count, rays, walks, depth)
     for n in range(count):
-        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
-        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
+        t, cell, face = depth[n], walks[6, n], walks[7, n]
         depth[n], hits[n] = math.inf, -1
+        if cell < 0:
+            continue
+        dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
         if dy > 0.0 and dy * dy > horizon[int(_bearing(dx, dz) * (0.25 * _BEARINGS)) & (_BEARINGS - 1)] ** 2 * (dx * dx + dz * dz):
             continue
-        if not outside:
-            # Start where the ray leaves the empty box about the eye.
-            bx, by, bz = box[px], box[2 + py], box[4 + pz]
-            ux, uy, uz = (bx - ox) * gx, (by - oy) * gy, (bz - oz) * gz
-            t = min(ux, uy, uz)
-            if t > far:
-                continue
-            ix = min(max(int(ox + dx * t), box[0]), box[1] - 1)
-            iy = min(max(int(oy + dy * t), box[2]), box[3] - 1)
-            iz = min(max(int(oz + dz * t), box[4]), box[5] - 1)
-            on_x, on_y = t == ux, t == uy
-            ix = bx - 1 + px if on_x else ix
-            iy = by - 1 + py if on_y and not on_x else iy
-            iz = iz if on_x or on_y else bz - 1 + pz
-            face = 1 - px if on_x else 3 - py if on_y else 5 - pz
-        else:
-            # An eye outside the grid: enter through its box.
-            ux, uy, uz = ((1 - px) * SIZE_X - ox) * gx, ((1 - py) * SIZE_Y - oy) * gy, ((1 - pz) * SIZE_Z - oz) * gz
-            t = max(ux, uy, uz)
-            face = 1 - px if t == ux else 3 - py if t == uy else 5 - pz
-            qx, qy, qz = ox + dx * t, oy + dy * t, oz + dz * t
-            past = qx < -1e-6 or qx > SIZE_X + 1e-6 or qy < -1e-6 or qy > SIZE_Y + 1e-6 or qz < -1e-6 or qz > SIZE_Z + 1e-6
-            if t < 0.0 or t > far or past:
-                continue
-            ix = min(max(int(math.floor(qx)), 0), SIZE_X - 1)
-            iy = min(max(int(math.floor(qy)), 0), SIZE_Y - 1)
-            iz = min(max(int(math.floor(qz)), 0), SIZE_Z - 1)
-        # Distances to the next cell border on each axis as whole numbers of 2**-40 blocks: the step below is then pure integer arithmetic.
-        ax, ay, az = int(abs(gx) * _UNIT), int(abs(gy) * _UNIT), int(abs(gz) * _UNIT)
-        tx, ty, tz = int((ix + px - ox) * gx * _UNIT), int((iy + py - oy) * gy * _UNIT), int((iz + pz - oz) * gz * _UNIT)
-        cell = ((ix + 1) * PAD_Y + iy + 1) * PAD_Z + iz + 1
+        tx, ty, tz, ax, ay, az = walks[0, n], walks[1, n], walks[2, n], walks[3, n], walks[4, n], walks[5, n]
+        px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
         jx, jy, jz = (2 * px - 1) * PAD_Y * PAD_Z, (2 * py - 1) * PAD_Z, 2 * pz - 1
         c = cells[np.uint64(cell)]  # unsigned: numba then leaves out its test for negative indices
         while True:
@@ -378,19 +428,26 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _log2(x: float) -> float:
-    """Binary logarithm of a positive number to 1e-8, from its exponent bits and a table: several times faster than the library's."""
-    bits = np.float64(x).view(np.int64)
-    n = np.uint64((bits >> 52 - 12) & 4095)
-    logarithm: float = ((bits >> 52) - 1023) + _LOG2[n] + (_LOG2[n + np.uint64(1)] - _LOG2[n]) * (bits & (1 << 40) - 1) * 2.0**-40
-    return logarithm
+def _surroundings(cells: NDArray[np.uint8], column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
+    """Fills ``blocks (n,)`` of walked rays: 2 * the kind of the block hit, and 1 more where something is above the air in front of its face.
+
+    It is as if the sun stood in the zenith. 0 for sky.
+    """
+    for n in range(count):
+        if hits[n] < 0:
+            blocks[n] = 0
+            continue
+        cell, face = hits[n] >> 3, np.uint64(hits[n] & 7)  # unsigned indices: see _walk
+        column = cell // PAD_Z
+        ix = column // PAD_Y
+        nx, ny, nz = ix - 1 + _FACE_X[face], column - ix * PAD_Y - 1 + _FACE_Y[face], cell - column * PAD_Z - 1 + _FACE_Z[face]
+        above = column_top[np.uint64(min(max(nx, 0), SIZE_X - 1)), np.uint64(min(max(nz, 0), SIZE_Z - 1))]
+        shaded = np.int64(above > ny) & np.int64(nx >= 0) & np.int64(nx < SIZE_X) & np.int64(nz >= 0) & np.int64(nz < SIZE_Z)
+        blocks[n] = 2 * np.int64(cells[np.uint64(cell)]) + shaded
 
 
 @njit(cache=True, error_model="numpy")
 def _shade(
-    cells: NDArray[np.uint8],
-    column_top: NDArray[np.int16],
-    textures: NDArray[np.float32],
     eye: NDArray[np.float64],
     far: float,
     wet: bool,
@@ -399,65 +456,74 @@ def _shade(
     rays: NDArray[np.float64],
     depth: NDArray[np.float64],
     hits: NDArray[np.int64],
+    blocks: NDArray[np.int64],
     colours: NDArray[np.float64],
 ) -> None:
-    """Fills ``colours (3, n)`` in 0-255 of walked rays; ``pixel`` is the picture's pixel width as a tangent."""
+    """Fills ``colours (3, n)`` in 0-255 of walked rays; ``pixel`` is the picture's pixel width as a tangent.
+
+    The compiler makes this one loop work on several rays at a time, as long as nothing in it branches by ray, all tables are constants, and whole
+    numbers are divided by shifts or as floating-point numbers (which is exact in the range they have). That makes it three times faster.
+    """
     ox, oy, oz = eye[0], eye[1], eye[2]
     start = 0.0 if wet else _FOG_START
     thickness = 1.0 / (far - start)
-    spot = np.empty(4)
-    for n in range(count):
-        dx, dy, dz, t, hit = rays[2, n], rays[3, n], rays[4, n], depth[n], hits[n]
+    ways_x, ways_y, ways_z = rays[2], rays[3], rays[4]
+    red, green, blue = colours[0], colours[1], colours[2]
+    for m in range(count):
+        n = np.uint64(m)
+        dx, dy, dz, sky = ways_x[n], ways_y[n], ways_z[n], hits[n] < 0
+        t, hit = 0.0 if sky else depth[n], 0 if sky else hits[n]
         s = min(max(1.5 * dy, 0.0), 1.0)
         s = s * (2.0 - s)
         fr = _WATER_FOG[0] if wet else _HORIZON[0] + (_ZENITH[0] - _HORIZON[0]) * s
         fg = _WATER_FOG[1] if wet else _HORIZON[1] + (_ZENITH[1] - _HORIZON[1]) * s
         fb = _WATER_FOG[2] if wet else _HORIZON[2] + (_ZENITH[2] - _HORIZON[2]) * s
-        if hit < 0:
-            colours[0, n], colours[1, n], colours[2, n] = fr, fg, fb
-            continue
         fog = min(max(t - start, 0.0) * thickness, 1.0)
         fog = fog if wet else fog * fog
-        cell, face = hit >> 3, np.uint64(hit & 7)  # unsigned indices: see _walk
-        column = cell // PAD_Z
-        ix = column // PAD_Y
+        cell, face = hit >> 3, hit & 7
+        column = int((cell + 0.5) * (1.0 / PAD_Z))
+        ix = int((column + 0.5) * (1.0 / PAD_Y))
         iy, iz = column - ix * PAD_Y - 1, cell - column * PAD_Z - 1
         ix -= 1
-        # Tables, not branches, wherever the face decides: it changes too often to be predicted.
-        spot[0], spot[1], spot[2] = ox + dx * t - ix, oy + dy * t - iy, oz + dz * t - iz
-        spot[3] = 1.0 - spot[1]
-        u, v, slope = spot[np.uint64(_FACE_U[face])], spot[np.uint64(_FACE_V[face])], abs(rays[np.uint64(2 + ((hit & 7) >> 1)), n])
-        # Something above the air in front of this face: as if the sun stood in the zenith.
-        nx, ny, nz = ix + _FACE_X[face], iy + _FACE_Y[face], iz + _FACE_Z[face]
-        above = column_top[np.uint64(min(max(nx, 0), SIZE_X - 1)), np.uint64(min(max(nz, 0), SIZE_Z - 1))]
-        shaded = np.int64(above > ny) & np.int64(nx >= 0) & np.int64(nx < SIZE_X) & np.int64(nz >= 0) & np.int64(nz < SIZE_Z)
-        shade = _FACE_SHADE[face] * _SHADOW[np.uint64(shaded)]
+        on_x, on_y = face < 2, (face >> 1) == 1
+        spot_x, spot_y, spot_z = ox + dx * t - ix, oy + dy * t - iy, oz + dz * t - iz
+        u, v = spot_z if on_x else spot_x, spot_z if on_y else 1.0 - spot_y
+        slope = abs(dx if on_x else dy if on_y else dz)
+        shade = _BRIGHTNESS[np.uint64(2 * face + (blocks[n] & 1))]
         # Mip level: texels a pixel covers, more at a grazing angle. Two levels are mixed, so that nothing pops when the camera moves.
-        cover = (16.0 * pixel * t) ** 2 / max(slope, 0.04)
-        level = min(max(0.5 * _log2(max(cover, 1e-12)), 0.0), 3.999)
+        cover = max((16.0 * pixel * t) ** 2 / max(slope, 0.04), 1e-12)
+        # Its binary logarithm to 1e-8, from its exponent bits and a table: several times faster than the library's.
+        bits = np.float64(cover).view(np.int64)
+        at = np.uint64((bits >> 52 - 12) & 4095)
+        low, high = _LOG2[at], _LOG2[at + np.uint64(1)]
+        logarithm = ((bits >> 52) - 1023) + low + (high - low) * (bits & (1 << 40) - 1) * 2.0**-40
+        level = min(max(0.5 * logarithm, 0.0), 3.999)
         fine = int(level)
         mix = level - fine
         width = 16 >> fine
         across, row = min(max(int(u * width), 0), width - 1), min(max(int(v * width), 0), width - 1)
-        first = (1024 - (1024 >> (2 * fine))) // 3  # texels of the finer levels: 0, 256, 320, 336, 340
+        first = ((1024 - (1024 >> (2 * fine))) * 43691) >> 17  # a third: texels of the finer levels, 0, 256, 320, 336
         texel = first + row * width + across
         coarse = first + width * width + (row >> 1) * (width >> 1) + (across >> 1)
-        kind = _TEXELS * (3 * np.int64(cells[np.uint64(cell)]) + _FACE_SIDE[face])
+        kind = 3 * _TEXELS * (blocks[n] >> 1) + _FACE_TEXELS[np.uint64(face)]
         # A few per cent of brightness by block, so that single blocks of a plain can be told apart from near by.
         h = np.uint32(ix * 73856093) ^ np.uint32(iy * 19349663) ^ np.uint32(iz * 83492791)
         h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0x5BD1E995))
         h = np.uint32(h ^ (h >> np.uint32(15)))
         near = min(max((28.0 - t) * (1.0 / 22.0), 0.0), 1.0)
-        shade *= 1.0 + 0.05 * near * (float(h & np.uint32(255)) * (1.0 / 127.5) - 1.0)
+        shade *= 1.0 + 0.05 * near * (float(np.int32(h & np.uint32(255))) * (1.0 / 127.5) - 1.0)
         one, two = np.uint64(3 * (kind + texel)), np.uint64(3 * (kind + coarse))
-        r = (textures[one] * (1.0 - mix) + textures[two] * mix) * shade
-        g = (textures[one + np.uint64(1)] * (1.0 - mix) + textures[two + np.uint64(1)] * mix) * shade
-        b = (textures[one + np.uint64(2)] * (1.0 - mix) + textures[two + np.uint64(2)] * mix) * shade
+        r = (_FLAT_TEXTURES[one] * (1.0 - mix) + _FLAT_TEXTURES[two] * mix) * shade
+        g = (_FLAT_TEXTURES[one + np.uint64(1)] * (1.0 - mix) + _FLAT_TEXTURES[two + np.uint64(1)] * mix) * shade
+        b = (_FLAT_TEXTURES[one + np.uint64(2)] * (1.0 - mix) + _FLAT_TEXTURES[two + np.uint64(2)] * mix) * shade
         if wet:
             r, g, b = 0.5 * r, 0.7 * g, 0.95 * b
-        colours[0, n] = min(r, 255.0) * (1.0 - fog) + fr * fog
-        colours[1, n] = min(g, 255.0) * (1.0 - fog) + fg * fog
-        colours[2, n] = min(b, 255.0) * (1.0 - fog) + fb * fog
+        r, g, b = (
+            min(r, 255.0) * (1.0 - fog) + fr * fog,
+            min(g, 255.0) * (1.0 - fog) + fg * fog,
+            min(b, 255.0) * (1.0 - fog) + fb * fog,
+        )
+        red[n], green[n], blue[n] = fr if sky else r, fg if sky else g, fb if sky else b
 
 
 @njit(cache=True, error_model="numpy")
@@ -476,21 +542,27 @@ def _find_edges(colours: NDArray[np.float64], gap: int, columns: int, edges: NDA
         edges[n + gap] |= unlike[n]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", nogil=True)
 def _render(
     cells: NDArray[np.uint8],
     column_top: NDArray[np.int16],
     tile_top: NDArray[np.int16],
     fine_top: NDArray[np.int16],
-    textures: NDArray[np.float32],
     eye: NDArray[np.float64],
     basis: NDArray[np.float64],
     half: float,
+    first: int,
+    last: int,
     frame: NDArray[np.uint8],
 ) -> None:
-    """Fills ``frame``; ``eye`` in grid units, ``basis`` rows are the camera's right, up and forward, ``half`` the tangent of half the FOV."""
+    """Fills the rows from ``first`` to before ``last`` of ``frame``.
+
+    ``eye`` is in grid units, ``basis`` rows are the camera's right, up and forward, ``half`` the tangent of half the FOV.
+    """
     rows, columns = frame.shape[0], frame.shape[1]
-    total = rows * columns
+    # The neighbours above and below are looked at too: what is an edge does not depend on where a picture is cut.
+    above = max(first - 1, 0)
+    total = (min(last + 1, rows) - above) * columns
     box, horizon = np.empty(6, np.int64), np.empty(_BEARINGS)
     wet = _room(cells, eye, box)
     far = _WATER_VIEW if wet else VIEW_DISTANCE
@@ -498,9 +570,10 @@ def _render(
     step = 2.0 * half / rows
     # Rays go in batches: one simple loop after the other over arrays that stay in the cache.
     rays, depth, hits, colours = np.empty((8, _BATCH)), np.empty(_BATCH), np.empty(_BATCH, np.int64), np.empty((3, _BATCH))
-    pixels = frame.reshape(total, 3)
+    walks, blocks = np.empty((8, _BATCH), np.int64), np.empty(_BATCH, np.int64)
+    pixels = frame[above:].reshape((rows - above) * columns, 3)
     centres = np.empty((3, total))
-    j, i = 0, 0
+    j, i = above, 0
     for start in range(0, total, _BATCH):
         count = min(_BATCH, total - start)
         for n in range(count):
@@ -510,17 +583,21 @@ def _render(
             if i == columns:
                 j, i = j + 1, 0
         _aim(basis, count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, depth, hits)
-        _shade(cells, column_top, textures, eye, far, wet, step, count, rays, depth, hits, colours)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, walks, depth, hits)
+        _surroundings(cells, column_top, count, hits, blocks)
+        _shade(eye, far, wet, step, count, rays, depth, hits, blocks, colours)
         for n in range(count):
             for k in range(3):
                 centres[k, start + n] = colours[k, n]
-                pixels[start + n, k] = np.uint8(colours[k, n] + 0.5)
+    own = (first - above) * columns, (last - above) * columns
+    for n in range(own[0], own[1]):
+        for k in range(3):
+            pixels[n, k] = np.uint8(centres[k, n] + 0.5)
     # Pixels unlike a neighbour get four more rays: without them edges crawl, which is noise to a model that learns the next picture.
     edges = np.zeros(total, np.bool_)
     _find_edges(centres, 1, columns, edges)
     _find_edges(centres, columns, columns, edges)
-    marked = np.flatnonzero(edges)
+    marked = np.flatnonzero(edges[own[0] : own[1]]) + own[0]
     for start in range(0, len(marked), _BATCH // 4):
         count = min(_BATCH // 4, len(marked) - start)
         for n in range(count):
@@ -530,10 +607,11 @@ def _render(
             for m in range(4):
                 # Rotated grid: four offsets with four different rows and columns.
                 rays[0, 4 * n + m] = step * (i + 0.5 + _OFFSET_I[m] - 0.5 * columns)
-                rays[1, 4 * n + m] = half - step * (j + 0.5 + _OFFSET_J[m])
+                rays[1, 4 * n + m] = half - step * (above + j + 0.5 + _OFFSET_J[m])
         _aim(basis, 4 * count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, depth, hits)
-        _shade(cells, column_top, textures, eye, far, wet, step, 4 * count, rays, depth, hits, colours)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, walks, depth, hits)
+        _surroundings(cells, column_top, 4 * count, hits, blocks)
+        _shade(eye, far, wet, step, 4 * count, rays, depth, hits, blocks, colours)
         for n in range(count):
             here, m = marked[start + n], 4 * n
             for k in range(3):
@@ -560,13 +638,13 @@ def _hits(
     horizon = np.empty(_BEARINGS)
     _find_horizon(column_top, fine_top, eye, VIEW_DISTANCE, horizon)
     step = 2.0 * half / rows
-    rays, t, hits = np.empty((8, columns)), np.empty(columns), np.empty(columns, np.int64)
+    rays, walks, t, hits = np.empty((8, columns)), np.empty((8, columns), np.int64), np.empty(columns), np.empty(columns, np.int64)
     for j in range(rows):
         for i in range(columns):
             rays[0, i] = step * (i + 0.5 - 0.5 * columns)
             rays[1, i] = half - step * (j + 0.5)
         _aim(basis, columns, rays)
-        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, t, hits)
+        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, walks, t, hits)
         for i in range(columns):
             depth[j, i] = t[i]
             cell, face = hits[i] >> 3, hits[i] & 7
@@ -612,11 +690,39 @@ def _one_pose(pose: ArrayLike) -> NDArray[np.float64]:
 _HALF: Final = math.tan(math.radians(VERTICAL_FOV) / 2.0)
 
 
-def render(terrain: Terrain, pose: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The ``(H, W, 3) uint8`` RGB picture from ``pose`` (5,), any pose, at ``frame_size`` (height, width) in pixels."""
-    frame = np.empty((*check_size(frame_size), 3), np.uint8)
+@lru_cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Threads that draw parts of pictures."""
+    return ThreadPoolExecutor(count, "raycast")
+
+
+def render(terrain: Terrain, pose: ArrayLike, frame_size: tuple[int, int], *, threads: int = 1) -> NDArray[np.uint8]:
+    """The ``(H, W, 3) uint8`` RGB picture from ``pose`` (5,), any pose, at ``frame_size`` (height, width) in pixels.
+
+    ``threads`` draw it at the same time, which does not change it; worth it where somebody waits for this one picture.
+    """
+    height, width = check_size(frame_size)
+    frame = np.empty((height, width, 3), np.uint8)
     eye, basis = _camera(_one_pose(pose))
-    _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, _FLAT_TEXTURES, eye, basis, _HALF, frame)
+
+    def draw(first: int, last: int) -> None:
+        _render(terrain.cells, terrain.column_top, terrain.tile_top, terrain.fine_top, eye, basis, _HALF, first, last, frame)
+
+    if threads == 1:
+        draw(0, height)
+        return frame
+    # The sky is drawn faster than the ground: more bands than threads, so that all end at about the same time.
+    cuts = [height * n // (2 * threads) for n in range(2 * threads + 1)]
+    bands = list(pairwise(cuts))
+
+    def some(which: int) -> None:
+        for n in (which, 2 * threads - 1 - which):
+            draw(*bands[n])
+
+    others = [_helpers(threads - 1).submit(some, n) for n in range(1, threads)]
+    some(0)
+    for other in others:
+        other.result()
     return frame
 
 

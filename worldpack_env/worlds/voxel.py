@@ -7,6 +7,7 @@ a real engine can check it. The step height of 0.6 is left out on purpose: this 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.worlds import Surface, WorldView, raycast
 from worldpack_env.worlds.paths import find_spawn
-from worldpack_env.worlds.terrain import AIR, MARGIN, ORIGIN, SIZE_X, SIZE_Y, SIZE_Z, WATER, Terrain, load_terrain
+from worldpack_env.worlds.terrain import (
+    AIR,
+    BLOCK_KINDS,
+    MARGIN,
+    ORIGIN,
+    PAD_Y,
+    PAD_Z,
+    SIZE_X,
+    SIZE_Y,
+    SIZE_Z,
+    WATER,
+    Terrain,
+    load_terrain,
+)
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, POSE_DIM, TICKS_PER_STEP, check_action, check_pose, wrap_degrees
 
 WIDTH: Final = 0.6
@@ -223,17 +237,20 @@ class VoxelWorld:
     Args:
         frame_size: (height, width) of its frames in pixels.
         ticks_per_step: game ticks of 50 ms that :meth:`step` holds its keys for.
+        threads: how many draw a picture at the same time, which does not change it.
 
     Raises:
-        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick.
+        ValueError: if a side of ``frame_size`` is out of range, or there is not at least one tick or thread.
     """
 
     name: str = "voxel"
 
-    def __init__(self, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP) -> None:
+    def __init__(self, frame_size: tuple[int, int] = (64, 64), ticks_per_step: int = TICKS_PER_STEP, threads: int = 1) -> None:
         if ticks_per_step < 1:
             raise ValueError(f"ticks_per_step is {ticks_per_step}, expected at least 1.")
-        self.ticks_per_step = ticks_per_step
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1.")
+        self.ticks_per_step, self.threads = ticks_per_step, threads
         self.frame_size: tuple[int, int] = raycast.check_size(frame_size)
         self._terrain: Terrain | None = None
         self._closed = False
@@ -290,6 +307,26 @@ class VoxelWorld:
         """Default start pose ``(5,)`` of the world last reset to; the same for every instance with that seed."""
         return find_spawn(self._ready().surface)
 
+    def exchange(self, cell: ArrayLike, block: int) -> None:
+        """Puts another block in the place of one that is there, at ``cell (3,)`` in whole blocks; holds for this world alone, until its next reset.
+
+        The ground keeps its shape, so what :meth:`surface` tells stays true.
+
+        Raises:
+            RuntimeError: before :meth:`reset` or after :meth:`close`.
+            ValueError: if there is no block at ``cell``, or no such kind of block to put there.
+        """
+        terrain = self._ready()
+        x, y, z = (int(v) for v in np.asarray(cell))
+        i, k = x - ORIGIN[0], z - ORIGIN[1]
+        if not (0 <= i < SIZE_X and 0 <= y < SIZE_Y and 0 <= k < SIZE_Z) or terrain.blocks[i, y, k] == AIR:
+            raise ValueError(f"There is no block at {[x, y, z]} of world {terrain.seed} that another could take the place of.")
+        if not AIR < block < BLOCK_KINDS:
+            raise ValueError(f"block is {block}, expected a kind of block from {AIR + 1} to {BLOCK_KINDS - 1}.")
+        blocks, cells = terrain.blocks.copy(), terrain.cells.copy()
+        blocks[i, y, k] = cells[((i + 1) * PAD_Y + y + 1) * PAD_Z + k + 1] = block
+        self._terrain = replace(terrain, blocks=blocks, cells=cells)
+
     def surface(self) -> Surface:
         """The walkable surface of the world last reset to; its arrays are read-only."""
         return self._ready().surface
@@ -326,4 +363,4 @@ class VoxelWorld:
         assert self._terrain is not None
         x, y, z = self._state[:3]
         pose = np.array([x + ORIGIN[0], y, z + ORIGIN[1], self._yaw, self._pitch])
-        return WorldView(raycast.render(self._terrain, pose, self.frame_size), pose, blocked)
+        return WorldView(raycast.render(self._terrain, pose, self.frame_size, threads=self.threads), pose, blocked)

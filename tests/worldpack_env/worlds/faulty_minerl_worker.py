@@ -25,7 +25,8 @@ MARK = os.environ.get("FAULT_ONCE")
 class LineEngine:
     """Walks along z by a tenth of a block a tick while forward is held; the picture shows the tick."""
 
-    def __init__(self, backend, size, ticks, server):
+    def __init__(self, backend, size, ticks, server, mission):
+        self.mission, self.left = mission, 3 * ticks - 2
         self.size, self.ticks, self.pose, self.tick = size, ticks, [0.0] * 5, 0
         if FAULT == "refuses":
             raise worker.SetupError("There is no engine here; install one.")
@@ -46,6 +47,8 @@ class LineEngine:
             self.tick += 1
             self.pose[2] += 0.1 * keys[0]
             frames.append(self.frame())
+            if self.mission and self.tick == self.left:
+                break
         if FAULT == "sinks":
             self.pose[1] -= 1.0
         self.pose[3] += camera[1]
@@ -55,6 +58,13 @@ class LineEngine:
         if FAULT == "raises" and WHERE == "step":
             raise worker.EngineError("MineRL lost its engine: Connection timed out!")
         return frames, frames[-1].pixels
+
+    def told(self):
+        """The mission ends in the second tick of the third step; each block along z pays 1."""
+        if self.mission is None:
+            return None
+        told = [0.25, self.tick >= self.left, self.tick >= self.left, 190.0, None]
+        return {"short": told[:3], "nan-compass": [*told[:3], None, None], "won-early": [0.0, False, True, 0.0, 1.0]}.get(FAULT, told)
 
     def survey(self, seed, corner, size, below, above):
         full = (size[0], below + above, size[1])

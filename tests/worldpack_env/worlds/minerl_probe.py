@@ -63,6 +63,17 @@ if name == "minerl-0.4":
         "compass": str(navigate.observation_space.spaces["compass"]),
         "angle": float(np.asarray(first["compass"]["angle"])),
     }
+    told["missions"] = {}
+    for mission, dense in worker.MISSIONS.items():
+        ours = worker.make_spec(backend, (64, 64), mission)
+        told["missions"][mission] = {
+            "ours": ours.to_xml().replace("<ObservationFromFullStats/>", ""),
+            "theirs": Navigate(dense=dense, extreme=False).to_xml(),
+            "observations": sorted(ours.observation_space.spaces),
+        }
+        ours.pose = walk.pose
+        ours.reset()
+        told["missions"][mission]["placed"] = ours.to_xml()
 # Malmo's own schema lies beside its Java code.
 schemas = os.path.join(os.path.dirname(importlib.import_module(backend.package).__file__), "Malmo", "Schemas", "Mission.xsd")
 schema = etree.XMLSchema(etree.parse(schemas))
@@ -70,4 +81,7 @@ told["schema"] = []
 for text in (told["spawn_xml"], told["xml"]):
     if not schema.validate(etree.fromstring(text.encode())):
         told["schema"] += [str(error) for error in schema.error_log]
+for mission in told.get("missions", {}).values():
+    valid = schema.validate(etree.fromstring(mission.pop("placed").encode()))
+    mission["schema"] = [] if valid else [str(error) for error in schema.error_log]
 sys.stdout.write("\nJSON" + json.dumps(told) + "\n")

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from worldpack_env.goals import bearing
 from worldpack_env.worlds import make_world
 from worldpack_env.worlds.blocks import FULL, LEAF, LIQUID, OPEN, PARTIAL, TRUNK, SurveyedBlocks, kind_of
-from worldpack_env.worlds.malmo_server import MalmoServer, MissionError, parse_commands, parse_mission
+from worldpack_env.worlds.malmo_server import MalmoServer, MissionError, Player, parse_commands, parse_mission
 from worldpack_env.worlds.minerl import walk_blocked
 from worldpack_env.worlds.terrain import ORIGIN, load_terrain
 from worldpack_env.worlds.voxel import VoxelWorld
-from worldpack_model.geometry import TICKS_PER_STEP, wrap_degrees
+from worldpack_model.geometry import TICKS_PER_STEP, to_local, wrap_degrees
 
 MISSION = """<MissionInit xmlns="http://ProjectMalmo.microsoft.com"><Mission><AgentSection mode="Survival">
 <AgentStart>{placement}</AgentStart><AgentHandlers><VideoProducer want_depth="false"><Width>80 </Width><Height>64</Height></VideoProducer>
@@ -216,3 +217,77 @@ def test_ticks_per_step_is_checked() -> None:
     with pytest.raises(ValueError, match="ticks_per_step"):
         VoxelWorld(ticks_per_step=0)
     assert make_world("voxel").frame_size == (64, 64)
+
+
+DECORATOR = """<NavigationDecorator><randomPlacementProperties><maxRandomizedRadius>64</maxRandomizedRadius><block>diamond_block</block>
+</randomPlacementProperties><maxRandomizedDistance>8</maxRandomizedDistance><randomizeCompassLocation>{}</randomizeCompassLocation>
+</NavigationDecorator>"""
+PAY = """<RewardForTouchingBlockType><Block type="diamond_block" behaviour="onceOnly" reward="100.0"/></RewardForTouchingBlockType>
+<RewardForDistanceTraveledToCompassTarget rewardPerBlock="2"/><AgentQuitFromTouchingBlockType><Block type="diamond_block"/>
+</AgentQuitFromTouchingBlockType><ServerQuitFromTimeUp timeLimitMs="1000"/>"""
+
+
+def quest(seed: int, *, pose: list[float] | None = None, beside: str = "true", pay: str = PAY) -> Player:
+    """A player of a mission of MineRL's Navigate."""
+    text = MISSION.format(placement="" if pose is None else PLACEMENT.format(*pose), grid=DECORATOR.format(beside) + pay)
+    return Player(parse_mission(text, f"uid:0:0:1:true:{seed}"))
+
+
+def told(player: Player) -> dict[str, float]:
+    return dict(json.loads(player.info))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_block_is_hidden_as_navigate_says(seed: int) -> None:
+    player, plain = quest(seed), VoxelWorld((64, 80))
+    spawn = np.floor(plain.reset(seed).pose[:3])
+    assert player.goal is not None and np.array_equal(player.goal, quest(seed).goal), "by the seed alone"
+    assert np.hypot(*(player.goal - spawn)[[0, 2]]) == pytest.approx(64.0, abs=1.5)
+    above = [*(player.goal + np.array([0.5, 1.0, 0.5])), 0.0, 90.0]
+    assert not np.array_equal(player.world.render(above)[32, 40], plain.render(above)[32, 40]), "a block of another kind"
+    info = told(player)
+    assert -180.0 <= info["compassAngle"] <= 180.0
+    assert info["distanceToCompassTarget"] == pytest.approx(64.0, abs=16.0), "the compass points beside it"
+    straight = quest(seed, beside="false")
+    local = to_local((straight.goal - straight.view.pose[:3])[None], straight.view.pose[3:4])  # type: ignore[operator]
+    assert told(straight)["compassAngle"] == pytest.approx(float(bearing(local)[0]))
+    turned = quest(seed, beside="false")
+    turned.tick("camera 0 30.0")
+    moved = told(straight)["compassAngle"] - told(turned)["compassAngle"]
+    assert moved % 360.0 == pytest.approx(30.0), "what lies ahead is to the left after a turn to the right"
+
+
+def test_touching_the_block_pays_and_ends_the_mission() -> None:
+    goal = quest(1).goal
+    assert goal is not None
+    heights, (x0, z0) = VoxelWorld((64, 80)), (0, 0)
+    heights.reset(1)
+    surface = heights.surface()
+    x0, z0 = surface.origin
+    ways = ((1, 0, 90.0), (-1, 0, -90.0), (0, 1, 180.0), (0, -1, 0.0))
+    dx, dz, yaw = next((dx, dz, yaw) for dx, dz, yaw in ways if surface.heights[goal[0] + dx - x0, goal[2] + dz - z0] == goal[1] + 1)
+    beside = [goal[0] + 0.5 + 0.9 * dx, goal[1] + 1.0, goal[2] + 0.5 + 0.9 * dz, yaw, 0.0]
+    player = quest(1, pose=beside)
+    player.tick("forward 0")
+    assert not player.done and player.reward == pytest.approx(0.0, abs=0.2)
+    rewards = []
+    while not player.done and len(rewards) < 15:
+        before = player._away
+        player.tick("forward 1")
+        rewards.append(player.reward)
+    assert player.done and rewards[-1] == pytest.approx(100.0 + 2.0 * (before - player._away))
+    assert max(map(abs, rewards[:-1]), default=0.0) < 1.0, "nothing but the way before"
+    player.tick("forward 0")
+    assert abs(player.reward) < 1.0, "paid once"
+    free = quest(1, pose=beside, pay="")
+    for _ in range(15):
+        free.tick("forward 1")
+        assert free.reward == 0.0 and not free.done, "only what the mission asks for"
+
+
+def test_a_mission_ends_when_its_time_is_up(connect: Connect) -> None:
+    player = quest(2)
+    for tick in range(20):
+        assert not player.done, tick
+        player.tick("forward 0")
+    assert player.done and parse_mission(MISSION.format(placement="", grid=""), "uid:0:0:1:true:2").ticks is None

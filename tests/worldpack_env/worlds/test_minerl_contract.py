@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from worldpack_env.starts import StartBank, start_at
 from worldpack_env.worlds import BackendUnavailable, make_world
-from worldpack_env.worlds.malmo_server import MalmoServer
+from worldpack_env.worlds.malmo_server import MalmoServer, Mission, Player, Quest
 from worldpack_env.worlds.minerl import WORKER, MineRLWorld
 from worldpack_env.worlds.minerl_worker import COMMANDS
 from worldpack_env.worlds.voxel import VoxelWorld
@@ -199,3 +200,69 @@ def test_compare_end_to_end(backend: str, server: MalmoServer, tmp_path: Path, m
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["env"]["world"] == "minerl" and report["agents"][0]["real"]["steps"]["mean"] <= 8
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("backend", ["minerl-0.4"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_minerls_own_navigate(backend: str, dense: bool, server: MalmoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gymnasium as gym
+
+    import worldpack_env  # noqa: F401 - registers the ids
+
+    monkeypatch.setenv("WORLDPACK_MINERL_PYTHON", python_of(backend))
+    monkeypatch.setenv("WORLDPACK_MINERL_BACKEND", backend)
+    monkeypatch.setenv("WORLDPACK_MINERL_SERVER", str(server.port))
+    env: Any = gym.make(f"WorldPack/Navigate{'Dense' if dense else ''}Real-v0", num_starts=2, split="test")
+    observation, info = env.reset(seed=3, options={"start_index": 1})
+    assert env.observation_space.contains(observation) and set(observation) == {"image", "compass"}
+    assert 50.0 < info["distance"] < 80.0, "the compass points beside a block that is 64 blocks away"
+    start = env.unwrapped.rollout.bank[1]
+    first, total = info["distance"], 0.0
+    for _ in range(12):
+        turn = float(observation["compass"][0])
+        observation, reward, terminated, truncated, info = env.step(0 if abs(turn) < 12.0 else 2 if turn > 0.0 else 1)
+        total += reward
+        assert not terminated and not truncated
+    assert total == pytest.approx(first - info["distance"], abs=2.0) if dense else total == 0.0, "MineRL's own reward"
+    # Beside the block, whose place the server derives from the seed alone, a few steps are enough.
+    goal, direct = hidden(start.seed), VoxelWorld()
+    direct.reset(start.seed)
+    surface = direct.surface()
+    x0, z0 = surface.origin
+    ways = ((1, 0, 90.0), (-1, 0, -90.0), (0, 1, 180.0), (0, -1, 0.0))
+    dx, dz, yaw = next((dx, dz, yaw) for dx, dz, yaw in ways if surface.heights[goal[0] + dx - x0, goal[2] + dz - z0] == goal[1] + 1)
+    pose = np.array([[goal[0] + 0.5 + 0.9 * dx, goal[1] + 1.0, goal[2] + 0.5 + 0.9 * dz, yaw, 0.0]])
+    observation, info = env.reset(options={"start": replace(start, poses=pose)})
+    assert info["pose"] == pytest.approx(pose[0]) and info["distance"] < 16.0
+    for _ in range(4):
+        observation, reward, terminated, truncated, info = env.step(3)
+        if terminated:
+            break
+    assert terminated and not truncated and info["is_success"] and reward == pytest.approx(100.0, abs=5.0 if dense else 0.0)
+    assert env.reset()[1]["distance"] > 50.0, "the next episode"
+    env.close()
+
+
+def hidden(seed: int) -> np.ndarray:
+    """Where the server hides the block of a world, by MineRL's own parameters."""
+    goal = Player(Mission((64, 64), seed, None, (), Quest("diamond_block", 64.0, 8.0, 100.0, 0.0, ends=True))).goal
+    assert goal is not None
+    return goal
+
+
+@pytest.mark.parametrize("backend", ["minerl-0.4"])
+@pytest.mark.parametrize("mission", ["navigate", "navigate-dense"])
+def test_a_mission_is_minerls_own_word_for_word(backend: str, mission: str, tmp_path: Path) -> None:
+    told = probe(backend, tmp_path)["missions"][mission]
+    assert told["theirs"].split() == told["ours"].split(), "but for the pose, the size of the picture and where the player stands"
+    assert "NavigationDecorator" in told["ours"] and told["schema"] == []
+    assert told["observations"] == ["compass", "inventory", "pose", "pov"]
+
+
+@pytest.mark.parametrize("minerl", [(64, 64)], indirect=True)
+@pytest.mark.parametrize("backend", ["minestudio"])
+def test_a_backend_without_navigate_says_which_has_it(minerl: MineRLWorld, backend: str) -> None:
+    world = MineRLWorld(python=minerl.python, backend=backend, server=minerl.server, mission="navigate")
+    with pytest.raises(WorkerRefusal, match=r"issue 684\).*minerl==0\.4\.4.*WORLDPACK_MINERL_BACKEND"):
+        world.reset(0)
+    world.close()

@@ -19,6 +19,7 @@ from worldpack_env.worlds.worker_process import WorkerFault, WorkerProcess, Work
 
 WORKER = Path(__file__).with_name("faulty_minerl_worker.py")
 FORWARD = np.array([1, 0, 0, 0, 0, 0, 0, 0, 400.0], np.float32)
+STRAIGHT = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)
 QUICK = Patience(connect=30.0, open=30.0, reset=10.0, step=10.0, close=5.0)
 SHORT = Patience(connect=30.0, open=30.0, reset=1.0, step=1.0, close=1.0)
 
@@ -29,11 +30,14 @@ Make = Callable[..., MineRLWorld]
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[MineRLWorld] = []
 
-    def maker(fault: str = "none@none", *, patience: Patience = QUICK, restarts: int = 0, once: Path | None = None) -> MineRLWorld:
+    def maker(
+        fault: str = "none@none", *, patience: Patience = QUICK, restarts: int = 0, once: Path | None = None, mission: str | None = None
+    ) -> MineRLWorld:
         monkeypatch.setenv("FAULT", fault)
         if once is not None:
             monkeypatch.setenv("FAULT_ONCE", str(once))
-        made.append(MineRLWorld(python=sys.executable, worker=WORKER, patience=patience, restarts=restarts, backend="auto"))
+        settings = {"patience": patience, "restarts": restarts, "mission": mission}
+        made.append(MineRLWorld(python=sys.executable, worker=WORKER, backend="auto", **settings))  # type: ignore[arg-type]
         return made[-1]
 
     yield maker
@@ -163,6 +167,36 @@ def test_what_the_engine_reports_is_no_transition(make: Make, fault: str, messag
     world.reset(0)
     with pytest.raises(BackendUnavailable, match=message):
         world.step(FORWARD)
+
+
+def test_a_mission_of_minerls_own_is_handed_on(make: Make) -> None:
+    world = make(mission="navigate")
+    told = world.reset(0).mission
+    assert told is not None and told[:4] == (0.25, False, False, -170.0) and np.isnan(told.distance), "the compass is wrapped"
+    for _ in range(2):
+        view = world.step(STRAIGHT)
+        assert view.mission is not None and not view.mission.done and view.mission.reward == 0.25
+    view = world.step(STRAIGHT)
+    assert view.mission is not None and view.mission.done and view.mission.success
+    assert view.pose[2] == pytest.approx(0.5 + 10 * 0.1) and not view.blocked, "it ends in the middle of a step"
+    with pytest.raises(RuntimeError, match=r"Call reset\(\)"):
+        world.step(STRAIGHT)
+    assert world.reset(0).mission == pytest.approx(told, nan_ok=True), "the next mission"
+    assert make().reset(0).mission is None
+
+
+@pytest.mark.parametrize("fault", ["short", "nan-compass", "won-early"])
+def test_a_mission_that_is_told_wrongly_is_no_transition(make: Make, fault: str) -> None:
+    world = make(f"{fault}@reset", mission="navigate-dense")
+    with pytest.raises(WorkerFault, match="without reward, end and compass"):
+        world.reset(0)
+
+
+def test_only_engines_that_play_a_mission_are_asked_to() -> None:
+    with pytest.raises(ValueError, match="navigate, navigate-dense"):
+        MineRLWorld(python=sys.executable, mission="treechop")
+    assert [name for name, backend in minerl_worker.BACKENDS.items() if backend.missions] == ["minerl-0.4"]
+    assert set(minerl_worker.MISSIONS) == set(MineRLWorld.missions)
 
 
 def test_restarts_are_bounded(make: Make, tmp_path: Path) -> None:

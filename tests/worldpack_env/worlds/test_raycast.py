@@ -1,5 +1,6 @@
 """The ray caster against a slow one that shares no code with it, and against the conventions of the camera."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from worldpack_env.worlds import raycast
 from worldpack_env.worlds import terrain as t
+from worldpack_env.worlds.voxel import VoxelWorld
 from worldpack_model.geometry import EYE_HEIGHT, VERTICAL_FOV, camera_rays, world_rays_torch
 
 FACES = {(0, -1): 0, (0, 1): 1, (1, -1): 2, (1, 1): 3, (2, -1): 4, (2, 1): 5}
@@ -76,6 +78,50 @@ def test_first_hits_agree_with_a_slow_ray_caster(kind: int, size: tuple[int, int
         assert all(abs(w[2] - w[3]) < 1e-6 for w in wrong), wrong[:5]
         assert len(wrong) <= 2, wrong[:5]
     assert hits > 20
+
+
+def under_water(built: t.Terrain) -> list[NDArray[np.float64]]:
+    """Poses in the water of a world."""
+    wet = np.argwhere(built.blocks == t.WATER)[::997]
+    return [np.array([i - 127.5, y - 1.0, k - 127.5, float(i * 7 % 360 - 180), float(k % 80 - 40)]) for i, y, k in wet]
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [
+        (0, "ce048a0f9f116ed1"),
+        (1, "510108f18292bf28"),
+        (2, "90ad55eaa86085df"),
+        (3, "ce2d5637066092b9"),
+        (4, "7117038a10f36c72"),
+        (None, "7f90e3eed1f8b986"),
+    ],
+)
+def test_pictures_are_those_that_models_were_trained_on(kind: int | None, digest: str) -> None:
+    """Digests of what the ray caster drew before it was made faster (commit d6cf02d): byte for byte the same since."""
+    rng = np.random.default_rng(kind)
+    told = hashlib.sha256()
+    for seed in range(6):
+        built = t.load_terrain(seed)
+        if kind is None:
+            shots = [((64, 64), pose) for pose in under_water(built)]
+        else:
+            shots = [(size, random_pose(built, rng, kind)) for size in ((64, 64), (33, 90)) for _ in range(3)]
+        for size, pose in shots:
+            told.update(raycast.render(built, pose, size).tobytes())
+    assert told.hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("size", [(64, 64), (9, 17), (50, 90)])
+def test_threads_draw_the_same_picture(size: tuple[int, int]) -> None:
+    for seed in range(3):
+        built = t.load_terrain(seed)
+        for kind in (0, 2, 3):
+            pose = random_pose(built, np.random.default_rng(kind), kind)
+            alone = raycast.render(built, pose, size)
+            assert all(np.array_equal(alone, raycast.render(built, pose, size, threads=threads)) for threads in (2, 3, 8))
+    with pytest.raises(ValueError, match="threads"):
+        VoxelWorld(threads=0)
 
 
 def test_field_of_view_and_direction_of_pixels() -> None:

@@ -433,3 +433,22 @@ def test_a_world_that_lacks_a_part_is_refused_with_its_name(monkeypatch: pytest.
     monkeypatch.setitem(worlds.WORLDS, "old", f"{__name__}:_OldWorld")
     with pytest.raises(TypeError, match=r"'old' .* has no solid; see worldpack_env.worlds.World"):
         make_world("old")
+
+
+def test_a_block_can_take_the_place_of_another_until_the_next_reset(world: VoxelWorld) -> None:
+    view = world.reset(3)
+    cell = np.floor(view.pose[:3]).astype(int) - [0, 1, 0]
+    down = [*view.pose[:3], 0.0, 90.0]
+    before, other = world.render(down), world.reset(4).frame
+    world.reset(3)
+    world.exchange(cell, terrain.PAINT)
+    assert (world.render(down)[32, 32].astype(int) - before[32, 32])[0] > 30, "red under the feet"
+    assert np.array_equal(world.surface().heights, terrain.load_terrain(3).surface.heights)
+    assert terrain.load_terrain(3).blocks[cell[0] + 128, cell[1], cell[2] + 128] != terrain.PAINT, "others that share the world do not see it"
+    assert np.array_equal(world.reset(4).frame, other)
+    world.reset(3)
+    assert np.array_equal(world.render(down), before)
+    with pytest.raises(ValueError, match="no block at"):
+        world.exchange(cell + np.array([0, 3, 0]), terrain.PAINT)
+    with pytest.raises(ValueError, match="kind of block"):
+        world.exchange(cell, terrain.AIR)

@@ -25,12 +25,27 @@ function makeBlock (text) {
     for (const [key, value] of Object.entries(told)) properties[key] = value === 'true' ? true : value === 'false' ? false : value
     block = Block.fromProperties(name, properties, 1)
   }
+  return prepare(block)
+}
+
+// Makes a block one that the mesher can ask: one object a kind, its place is set for each question.
+function prepare (block) {
   const properties = block.getProperties()
   block.getProperties = () => properties
   const s = block.shapes
   block.isCube = s.length === 1 && s[0].every((v, i) => v === (i < 3 ? 0 : 1))
   block.position = new Vec3(0, 0, 0)
   return block
+}
+
+// The twin of a full, opaque block with six such neighbours: it has no face to show, hence no model, so the mesher is done with it at once.
+function buriedTwin (kind) {
+  return Object.assign(Object.create(Object.getPrototypeOf(kind)), kind, { variant: [], position: new Vec3(0, 0, 0) })
+}
+
+// What a block is to a body.
+function bodyOf (kind) {
+  return kind.shapes.length > 0 ? SOLID : kind.name === 'water' ? WATER : EMPTY
 }
 
 const BARRIER = makeBlock('barrier')
@@ -42,10 +57,9 @@ class Grid {
     this.kinds = names.map(makeBlock)
     this.blocks = blocks
     this.biomes = biomes
-    // A full, opaque block with six such neighbours has no face to show: its twin has no model, so the mesher is done with it at once.
-    this.buried = this.kinds.map(kind => Object.assign(Object.create(Object.getPrototypeOf(kind)), kind, { variant: [], position: new Vec3(0, 0, 0) }))
+    this.buried = this.kinds.map(buriedTwin)
     this.opaque = Uint8Array.from(this.kinds, kind => kind.isCube && !kind.transparent ? 1 : 0)
-    this.body = Uint8Array.from(this.kinds, kind => kind.shapes.length > 0 ? SOLID : kind.name === 'water' ? WATER : EMPTY)
+    this.body = Uint8Array.from(this.kinds, bodyOf)
     const grid = this
     this.forPhysics = { getBlock: position => grid.physicsBlock(position) }
     this.forMesher = { getBlock: position => grid.mesherBlock(position) }
@@ -108,4 +122,4 @@ class Grid {
   }
 }
 
-module.exports = { Grid, SIZE_X, SIZE_Y, SIZE_Z, ORIGIN_X, ORIGIN_Z, MARGIN }
+module.exports = { Grid, prepare, buriedTwin, bodyOf, SIZE_X, SIZE_Y, SIZE_Z, ORIGIN_X, ORIGIN_Z, MARGIN, SOLID }

@@ -15,6 +15,7 @@ const { columnMesh } = require('./mesh')
 const { move } = require('./player')
 const { generate } = require('./terrain')
 
+const LAYERS = Array.from({ length: SIZE_Y / 16 }, (_, n) => 16 * n)
 let grid = null
 
 function floats (values) {
@@ -39,7 +40,7 @@ const operations = {
     return [{}, Buffer.from(grid.bodies().buffer)]
   },
   mesh ({ columns }) {
-    const meshes = columns.map(([i, k]) => columnMesh(grid, i, k))
+    const meshes = columns.map(([i, k]) => columnMesh(grid.forMesher, ORIGIN_X + 16 * i, ORIGIN_Z + 16 * k, LAYERS))
     return [{ counts: meshes.map(mesh => mesh.counts) }, Buffer.concat(meshes.map(mesh => mesh.bytes))]
   },
   step ({ ticks }, payload) {

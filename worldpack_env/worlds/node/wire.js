@@ -38,19 +38,43 @@ function readExactly (size) {
   return buffer
 }
 
-function readMessage () {
-  const head = readExactly(HEAD)
-  if (head === null) return null
+// What the head of a message says: { id, jsonBytes, bytes: of JSON and payload, sum }.
+function readHead (head) {
   if (!head.subarray(0, 4).equals(MAGIC)) throw new Error('a request does not begin with WPMC')
   const [id, jsonBytes, payloadBytes, sum] = [4, 8, 12, 16].map(at => head.readUInt32LE(at))
   if (jsonBytes + payloadBytes > LIMIT) throw new Error(`a request says that it has ${jsonBytes + payloadBytes} bytes`)
-  const body = readExactly(jsonBytes + payloadBytes)
-  if (body === null) return null
+  return { id, jsonBytes, bytes: jsonBytes + payloadBytes, sum }
+}
+
+function readBody ({ id, jsonBytes, sum }, body) {
   if (crc32(body) !== sum) throw new Error('the checksum of a request is wrong')
   return { id, header: JSON.parse(body.subarray(0, jsonBytes).toString()), payload: body.subarray(jsonBytes) }
 }
 
-function writeMessage (id, header, payload = Buffer.alloc(0)) {
+// Waits for the next message; null when the input has ended. Nothing else happens in this process meanwhile.
+function readMessage () {
+  const start = readExactly(HEAD)
+  if (start === null) return null
+  const head = readHead(start)
+  const body = readExactly(head.bytes)
+  return body === null ? null : readBody(head, body)
+}
+
+// Gives the messages as they come, while this process does other things too.
+async function * messages () {
+  let held = Buffer.alloc(0)
+  for await (const part of process.stdin) {
+    held = Buffer.concat([held, part])
+    while (held.length >= HEAD) {
+      const head = readHead(held)
+      if (held.length < HEAD + head.bytes) break
+      yield readBody(head, held.subarray(HEAD, HEAD + head.bytes))
+      held = held.subarray(HEAD + head.bytes)
+    }
+  }
+}
+
+function encode (id, header, payload = Buffer.alloc(0)) {
   const json = Buffer.from(JSON.stringify(header))
   const head = Buffer.allocUnsafe(HEAD)
   MAGIC.copy(head)
@@ -58,8 +82,12 @@ function writeMessage (id, header, payload = Buffer.alloc(0)) {
   head.writeUInt32LE(json.length, 8)
   head.writeUInt32LE(payload.length, 12)
   head.writeUInt32LE(crc32(payload, crc32(json)), 16)
-  const all = Buffer.concat([head, json, payload])
+  return Buffer.concat([head, json, payload])
+}
+
+function writeMessage (id, header, payload) {
+  const all = encode(id, header, payload)
   for (let at = 0; at < all.length;) at += fs.writeSync(1, all, at)
 }
 
-module.exports = { readMessage, writeMessage }
+module.exports = { readMessage, messages, encode, writeMessage }

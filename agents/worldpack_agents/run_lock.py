@@ -1,0 +1,29 @@
+"""The lock of a run folder: one process at a time works in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Makes the folder and keeps a second process from working in it; the lock ends with the process, however it ends.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory locks, no protection
+        yield
+        return
+    with (run / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"Another process trains in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
+        yield
