@@ -82,7 +82,7 @@ def test_addresses() -> None:
             check_address(wrong)
     with pytest.raises(ValueError, match="'voxel' joins none"):
         make_world("voxel@localhost:1")
-    with pytest.raises(ValueError, match="steps by 4 ticks only, not 1; use voxel or minecraft"):
+    with pytest.raises(ValueError, match="Steps of the world .minerl. are 4 ticks"):
         make_world("minerl", ticks_per_step=1)
 
 
