@@ -48,6 +48,7 @@ from worldpack_model.episodes import (
     EpisodeMissingError,
     IndexEntry,
     entry_of,
+    site_of,
     write_atomically,
     write_episode,
 )
@@ -229,7 +230,7 @@ def _play(
         poses=np.stack(tape.poses),
         actions=np.stack(tape.actions).astype(np.float32),
         task=task,
-        site=f"{world.name}_{seed:06d}",
+        site=site_of(world.name, seed),
         nav_range=nav_range if task in LOOP_TASKS else 0,
         seed=seed,
         world=world.name,
@@ -238,7 +239,7 @@ def _play(
         turn_index=turn_index,
         ticks_per_step=tape.ticks,
         blocked=np.array(tape.blocked, np.bool_),
-        blocks=None if any(box is None for box in tape.blocks) else np.stack([box for box in tape.blocks if box is not None]),
+        blocks=_stacked(tape.blocks),
     )
 
 
@@ -260,6 +261,12 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
         raise _Stuck("home was reached without a step")
     tape.play(world, look(style), "close")
     return turn_index
+
+
+def _stacked(boxes: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """The solid blocks of all frames; None where the engine does not tell them of every one."""
+    told = [box for box in boxes if box is not None]
+    return np.stack(told) if len(told) == len(boxes) else None
 
 
 def played_episode(
@@ -290,14 +297,14 @@ def played_episode(
         poses=all_poses,
         actions=np.concatenate([start.actions, actions]).astype(np.float32),
         task="agent",
-        site=f"{start.world}_{start.seed:06d}",
+        site=site_of(start.world, start.seed),
         nav_range=start.nav_range,
         seed=start.seed,
         world=start.world,
         waypoints=start.waypoints,
         phases=("look",) * before + ("agent",) * len(actions),
         blocked=stops if start.mode == "spawn" else None,  # a look-around walks nowhere; of a way out it is not known
-        blocks=None if any(box is None for box in boxes) else np.stack([box for box in boxes if box is not None]),
+        blocks=_stacked(boxes),
     )
 
 

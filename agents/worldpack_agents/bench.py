@@ -71,7 +71,7 @@ def bench_speed(config: BenchSpeedConfig) -> dict[str, Any]:
         call = _walker(model, config, slots, evaluations)
         flops, moved = operations(call), traffic(call)
         for timed in (model,) if compiled is None else (model, compiled.compile_for(slots)):
-            predict = median_seconds(_walker(timed, config, slots, evaluations), config.repeats)
+            predict = median_seconds(call if timed is model else _walker(timed, config, slots, evaluations), config.repeats)
             step = _time_env(timed, config, slots, evaluations)
             rows.append(
                 {

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import CheckpointError, read_manifest, weights_digest, write_json
 from worldpack_model.config import VARIANTS
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, trained_on
-from worldpack_model.evaluation import Rollout, imagine, turning_point
+from worldpack_model.episodes import Episode, EpisodeError
+from worldpack_model.evaluation import Rollout, held_out_loops, imagine, turning_point
 from worldpack_model.metrics import Floats, Metric, features, frechet_distance, lpips_metric, psnr, ssim
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
@@ -180,14 +180,7 @@ def _read(cell: str, data: Mapping[str, Path], count: int) -> list[Episode]:
     if cell not in data:
         raise EpisodeError(f"No episodes of {cell} given; there are {', '.join(data) or 'none'}.")
     task, _, reach = cell.partition("-")
-    index = EpisodeIndex.open(data[cell])
-    entries = [e for e in index.filter(task=task, nav_range=int(reach)) if e.turn_index is not None][:count]
-    if not entries:
-        raise EpisodeError(f"{data[cell]} holds no {cell} episodes.")
-    seen = [e.seed for e in entries if trained_on(e.world, e.seed)]
-    if seen:
-        raise EpisodeError(f"{data[cell]} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
-    return [index.read(entry) for entry in entries]
+    return held_out_loops(data[cell], task, int(reach), count)
 
 
 def _measure(rollouts: Sequence[Sequence[Rollout]], metrics: Mapping[str, Metric], judge: WorldPack) -> dict[str, Floats]:

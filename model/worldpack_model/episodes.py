@@ -89,13 +89,9 @@ class UnsafePathError(EpisodeError):
     """An index points outside its own folder."""
 
 
-SPLIT_WORLDS: Final = ("voxel", "minecraft")
-"""Worlds whose seeds are split; others have seeds of their own."""
-
-
-def trained_on(world: str, seed: int) -> bool:
-    """Whether ``seed`` of ``world`` may be in a model's training data."""
-    return world in SPLIT_WORLDS and split_of(seed) == "train"
+def site_of(world: str, seed: int) -> str:
+    """Where an episode of this project's own recorder is; its seeds are those of ``SPLITS``."""
+    return f"{world}_{seed:06d}"
 
 
 def split_of(seed: int) -> str:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, in_env_steps, trained_on
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, in_env_steps, site_of, split_of
 from worldpack_model.geometry import wrap_degrees
 from worldpack_model.metrics import Floats, bootstrap, detail, psnr, ssim
 from worldpack_model.provenance import provenance
@@ -160,6 +160,24 @@ def rollout_picture(model: WorldPack, index: EpisodeIndex, *, count: int = 4, co
     return strip([row for r in rollouts for row in (r.truth, r.frames)], columns)
 
 
+def held_out_loops(folder: Path, task: str, nav_range: int, count: int) -> list[Episode]:
+    """The first ``count`` loops of a folder of a task and range, with a frame for every env step.
+
+    Raises:
+        EpisodeError: if there are none, or they are of worlds that models are trained on.
+    """
+    index = EpisodeIndex.open(folder)
+    entries = [e for e in index.filter(task=task, nav_range=nav_range) if e.turn_index is not None][:count]
+    if not entries:
+        raise EpisodeError(f"{folder} holds no {task}-{nav_range} episodes; record some or choose another task and range.")
+    # others record Minecraft too, on seeds that are in no split
+    own = [e for e in entries if e.world == "voxel" or e.site == site_of(e.world, e.seed)]
+    seen = [e.seed for e in own if split_of(e.seed) == "train"]
+    if seen:
+        raise EpisodeError(f"{folder} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
+    return [in_env_steps(index.read(entry)) for entry in entries]
+
+
 @dataclass(frozen=True)
 class EvalModelConfig:
     """Imagines the second half of held-out loops and compares with the truth."""
@@ -198,14 +216,7 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     """
     if config.data is None:
         raise EpisodeError("No episodes given; record held-out ones with `worldpack record --split test --out DIR` and pass --data DIR.")
-    index = EpisodeIndex.open(config.data)
-    entries = [e for e in index.filter(task=config.task, nav_range=config.nav_range) if e.turn_index is not None][: config.episodes]
-    if not entries:
-        raise EpisodeError(f"{config.data} holds no {config.task}-{config.nav_range} episodes; record some or choose another task and range.")
-    seen = [e.seed for e in entries if trained_on(e.world, e.seed)]
-    if seen:
-        raise EpisodeError(f"{config.data} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
-    episodes = [in_env_steps(index.read(entry)) for entry in entries]
+    episodes = held_out_loops(config.data, config.task, config.nav_range, config.episodes)
     begins = [turning_point(e) for e in episodes]
     results: list[dict[str, Any]] = []
     rollouts: dict[str, list[Rollout]] = {}

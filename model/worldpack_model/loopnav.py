@@ -26,15 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, at_env_steps, read_episode, read_records
+from worldpack_model.episodes import Episode, EpisodeError, at_env_steps, read_episode, read_records, site_of
 from worldpack_model.evaluation import Rollout, imagine
-from worldpack_model.geometry import TICKS_PER_STEP
+from worldpack_model.geometry import TICKS_PER_STEP, VERTICAL_FOV
 from worldpack_model.metrics import Metric, bootstrap, features, frechet_distance, lpips_metric, psnr, ssim
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
 
-VERTICAL_FOV = 75.0
-"""Degrees; of LoopNav's pictures."""
+LOOPNAV_FOV = 75.0
+"""Degrees; vertical field of view of LoopNav's own pictures."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,16 @@ def evaluate_loopnav(config: LoopNavConfig, progress: Callable[[str, int, int], 
             )
             rows[name][cell] = _scores(rollouts, episodes, metrics, judge)
             progress(f"rollouts of {name}", number + 1, len(cells))
+    own = {e.site == site_of(e.world, e.seed) for episodes in cells.values() for e in episodes}
+    fields = sorted(VERTICAL_FOV if recorded_here else LOOPNAV_FOV for recorded_here in own)
     report = {
         "what": "LoopNav: way out given, way home generated along recorded poses; first_frames: aligned as by calcmetric.py",
         "interval": "95 %, bootstrap over episodes",
         "ticks_per_step": config.ticks_per_step,
-        "vertical_fov": {"data": VERTICAL_FOV, "models": {name: model.config.vertical_fov for name, model in models.items()}},
+        "vertical_fov": {
+            "data": fields[0] if len(fields) == 1 else fields,
+            "models": {name: model.config.vertical_fov for name, model in models.items()},
+        },
         "split": None if config.split is None else config.split.name,
         "models": rows,
         "weights_sha256": {name: weights_digest(find_model(name)) for name in models},

@@ -420,3 +420,4 @@ def test_loopnavs_protocol_on_own_recordings(tmp_path: Path) -> None:
     row = report["models"]["voxel-64"]["ABA-5"]
     assert row["episodes"] == 2
     assert row["psnr_revisit"][0] > 12, "the way home was seen on the way out"
+    assert report["vertical_fov"] == {"data": 70.0, "models": {"voxel-64": 70.0}}, "ours, not LoopNav's"

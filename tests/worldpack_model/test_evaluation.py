@@ -1,5 +1,6 @@
 """Metrics against known numbers; the protocol's alignment."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from tests.worldpack_model.conftest import turning_episode
 from worldpack_model.checkpoint import save_model
-from worldpack_model.episodes import EpisodeError
-from worldpack_model.evaluation import EvalModelConfig, Rollout, _scores, evaluate_model, imagine, revisited, strip
+from worldpack_model.episodes import EpisodeError, EpisodeIndex, write_episode
+from worldpack_model.evaluation import EvalModelConfig, Rollout, _scores, evaluate_model, held_out_loops, imagine, revisited, strip
 from worldpack_model.world_model import WorldPack
 
 
@@ -57,6 +58,25 @@ def test_evaluate_model_compares_and_refuses(model: WorldPack, episodes: Path, t
         evaluate_model(EvalModelConfig(models=(str(tmp_path / "a"),), data=episodes, nav_range=30))
     with pytest.raises(EpisodeError, match="worldpack record"):
         evaluate_model(EvalModelConfig())
+
+
+def test_held_out_is_what_our_own_seeds_say(tmp_path: Path) -> None:
+    # a seed of training in any of our worlds is refused; LoopNav's own sites have seeds of their own, in no split
+    loop = replace(turning_episode(0, 40), task="ABA", nav_range=15, turn_index=20)
+    for site, world, seed, told in (
+        ("minecraft_000003", "minecraft", 3, "training split"),
+        ("minecraft_950003", "minecraft", 950_003, None),
+        ("plains_village_20", "minecraft", 3, None),
+        ("plains_village_21", "minecraft", -77, None),
+    ):
+        folder = tmp_path / site
+        write_episode(folder, replace(loop, site=site, world=world, seed=seed))
+        EpisodeIndex.build(folder)
+        if told is None:
+            assert len(held_out_loops(folder, "ABA", 15, 4)) == 1
+        else:
+            with pytest.raises(EpisodeError, match=told):
+                held_out_loops(folder, "ABA", 15, 4)
 
 
 def test_pose_noise_is_put_on_every_told_pose(model: WorldPack) -> None:
