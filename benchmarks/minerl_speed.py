@@ -88,8 +88,8 @@ def run_server(what: str) -> None:
         class StillPlayer(malmo_server.Player):
             """Answers every tick with the first one's bytes."""
 
-            def __init__(self, mission: malmo_server.Mission) -> None:
-                super().__init__(mission)
+            def __init__(self, mission: malmo_server.Mission, threads: int = 1) -> None:
+                super().__init__(mission, threads)
                 self.first = super().picture, super().info
 
             def tick(self, commands: str) -> None:
