@@ -65,8 +65,8 @@ class NavOptions(TypedDict, total=False):
     evaluations: int | None
     """Network evaluations per env step; None takes the model's default."""
     compile: bool
-    """Compile the world model for this number of slots: steps are faster by a third on a processor, the first one takes a minute (later processes
-    find it on disk). Needs a C++ compiler. Default False."""
+    """Compile the world model for this number of slots: steps are faster on a processor (``worldpack bench speed --compile``), the first one takes a
+    minute (later processes find it on disk). Needs a C++ compiler. Default False."""
     motion: Choice
     """How an imagined body moves where the model is not sure: ``likeliest`` (default) or ``drawn`` by its probability."""
     output: Literal["numpy", "torch"]
