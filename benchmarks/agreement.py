@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/agreement"))
     parser.add_argument("--model", default="voxel-64", help="world model to train and imagine in")
-    parser.add_argument("--motion", default="likeliest", choices=("likeliest", "drawn"), help="how imagined bodies move where the model is not sure")
+    parser.add_argument("--motion", default="drawn", choices=("drawn", "likeliest"), help="how imagined bodies move where the model is not sure")
     parser.add_argument("--world", default="voxel", help="the engine")
     parser.add_argument("--steps", type=int, default=16384, help="env steps of the agent's training")
     parser.add_argument("--episodes", type=int, default=60, help="starts that every policy plays, in both")

@@ -129,7 +129,7 @@ def agent_names(sources: Sequence[str]) -> list[str]:
 
 
 def replay(
-    model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed: int = 0, evaluations: int | None = None, motion: Choice = "likeliest"
+    model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed: int = 0, evaluations: int | None = None, motion: Choice = "drawn"
 ) -> list[Replay]:
     """Imagines engine episodes again, open loop: the same start, the same actions, nothing of the engine after the first frame.
 
