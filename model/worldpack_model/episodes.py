@@ -90,9 +90,7 @@ class UnsafePathError(EpisodeError):
 
 
 def site_of(world: str, seed: int) -> str:
-    """Where an episode of this project's own recorder is, as a folder can be called (a server's ``minecraft@host:port`` cannot); its seeds are those
-    of ``SPLITS``.
-    """
+    """Where an episode of this project's own recorder is, as a folder can be called; its seeds are those of ``SPLITS``."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{world}_{seed:06d}")
 
 
