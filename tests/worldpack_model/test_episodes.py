@@ -206,8 +206,8 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_video_that_was_not_written_is_seen_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._read_video
-    monkeypatch.setattr(module, "_read_video", lambda path, count: real(path, count)[:-1])
+    real = module._decoded
+    monkeypatch.setattr(module, "_decoded", lambda path: iter(list(real(path))[:-1]))
     with pytest.raises(EpisodeError, match="space of the disk"):
         write_episode(tmp_path, make_episode())
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
