@@ -542,7 +542,7 @@ class _Saver:
             self.now()
 
     def now(self) -> None:
-        EpisodeIndex(self._out, tuple(self._entries.values())).save()
+        EpisodeIndex(self._out, tuple(self._entries.values())).save().write_splits()
         self._last = time.monotonic()
 
 

@@ -15,13 +15,16 @@ A record's action led to *that* record's frame. It is converted here, at the bor
 **Splits.** Worlds are split by seed, so that no place of a test world was ever seen in training: seeds 0..899_999 are ``train``,
 900_000..949_999 ``val`` and 950_000..999_999 ``test`` (``SPLITS``).
 
-``index.json`` in the root lists the episodes with checksums; a file that changed or was cut is reported, never read.
+``index.json`` in the root lists the episodes with checksums; a file that changed or was cut is reported, never read. ``train.csv``, ``val.csv`` or
+``test.csv`` beside it names the loops among them, as LoopNav's files of splits do (``write_splits``).
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -63,6 +66,8 @@ PHASES: Final = ("look", "out", "out2", "back", "close", "explore", "bump", "str
 goal-less tasks. A frame belongs to the phase of the action that led to it."""
 INDEX_NAME: Final = "index.json"
 INDEX_FORMAT: Final = 1
+SPLIT_COLUMNS: Final = ("video", "record", "frames", "seed", "location", "nvtype", "nvrange")
+"""Of the CSV files of splits."""
 _NO_EPISODES: Final = (
     "No episodes in {root}; record some with `worldpack record --out {root}`, or point to a folder that holds <task>/<site>/<range>/*.avi."
 )
@@ -90,8 +95,8 @@ class UnsafePathError(EpisodeError):
 
 
 def site_of(world: str, seed: int) -> str:
-    """Where an episode of this project's own recorder is; its seeds are those of ``SPLITS``."""
-    return f"{world}_{seed:06d}"
+    """Where an episode of this project's own recorder is, as a folder can be called; its seeds are those of ``SPLITS``."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", f"{world}_{seed:06d}")
 
 
 def split_of(seed: int) -> str:
@@ -236,8 +241,8 @@ def _write_video(path: Path, frames: NDArray[np.uint8], codec: str) -> None:
     finally:
         writer.release()
     # OpenCV reports no write errors (a full disk, a refused frame), so the only proof is to read the file again.
-    written = _read_video(path, len(frames))
-    if written.shape != frames.shape or (codec == "FFV1" and not np.array_equal(written, frames)):
+    pairs = itertools.zip_longest(frames, _decoded(path))
+    if not all(a is not None and b is not None and a.shape == b.shape and (codec != "FFV1" or np.array_equal(a, b)) for a, b in pairs):
         raise EpisodeError(f"The video written to {path} does not read back as it was; check the free space of the disk.")
     with open(path, "rb") as file:
         os.fsync(file.fileno())
@@ -326,21 +331,24 @@ def _check_sum(path: Path, expected: str) -> None:
         raise EpisodeDamagedError(f"{path} is not the file that was recorded (checksum differs); restore it or record the episode again.")
 
 
-def _read_video(path: Path, count: int, picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None) -> NDArray[np.uint8]:
-    """Decodes ``(count, H, W, 3) uint8`` RGB frames, one after the other (MJPG seeks are not exact)."""
+def _decoded(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The RGB frames of a video, one after the other (MJPG seeks are not exact)."""
     import cv2
 
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    frames: list[NDArray[np.uint8]] = []
     try:
-        while len(frames) <= count:
+        while True:
             ok, frame = capture.read()
             if not ok:
-                break
-            rgb = cast("NDArray[np.uint8]", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-            frames.append(rgb if picture is None else picture(rgb))
+                return
+            yield cast("NDArray[np.uint8]", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     finally:
         capture.release()
+
+
+def _read_video(path: Path, count: int, picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None) -> NDArray[np.uint8]:
+    """Decodes ``(count, H, W, 3) uint8`` RGB frames."""
+    frames = [rgb if picture is None else picture(rgb) for rgb in itertools.islice(_decoded(path), count + 1)]
     if len(frames) != count:
         held = f"more than {count}" if len(frames) > count else str(len(frames))
         raise EpisodeDamagedError(f"{path} holds {held} readable frames, its record lists {count}; record the episode again.")
@@ -455,15 +463,27 @@ def _legs_of_loopnav(goals: list[Any], poses: NDArray[np.float64]) -> tuple[NDAr
 # ---------------------------------------------------------------------------------------------------------------------------- index
 
 
-def in_env_steps(episode: Episode) -> Episode:
-    """An episode with a frame for every env step, whether it was recorded so or tick by tick.
+def fitted(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The middle of ``frame (H, W, 3)`` at the aspect of ``size`` (height, width), made that small."""
+    import cv2
+
+    height, width = frame.shape[:2]
+    tall, wide = min(height, width * size[0] // size[1]), min(width, height * size[1] // size[0])
+    top, left = (height - tall) // 2, (width - wide) // 2
+    middle = np.ascontiguousarray(frame[top : top + tall, left : left + wide])
+    small: NDArray[np.uint8] = cv2.resize(middle, (size[1], size[0]), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return small
+
+
+def in_env_steps(episode: Episode, step: int = TICKS_PER_STEP) -> Episode:
+    """An episode with a frame for every env step of ``step`` ticks, whether it was recorded so or tick by tick.
 
     Raises:
         EpisodeError: if its frames are further apart, or it is not even one step.
     """
-    ticks, rest = divmod(TICKS_PER_STEP, episode.ticks_per_step)
+    ticks, rest = divmod(step, episode.ticks_per_step)
     if rest or not ticks:
-        raise EpisodeError(f"Frames of the episode are {episode.ticks_per_step} ticks apart, which makes no steps of {TICKS_PER_STEP}.")
+        raise EpisodeError(f"Frames of the episode are {episode.ticks_per_step} ticks apart, which makes no steps of {step}.")
     return episode if ticks == 1 else at_env_steps(episode, ticks)
 
 
@@ -644,6 +664,24 @@ class EpisodeIndex:
         write_atomically(self.root / INDEX_NAME, f'{{"format":{INDEX_FORMAT},"episodes":[\n{lines}\n]}}\n')
         return index
 
+    def write_splits(self) -> list[Path]:
+        """Writes a CSV file for each split that the folder has loops of, such as ``test.csv``, in one move; returns their paths.
+
+        A row is an episode: its two files from the root on, its frames, and what LoopNav's records say of it.
+        """
+        written = []
+        loops = sorted((entry for entry in self.entries if entry.turn_index is not None), key=lambda entry: entry.path)
+        for name, seeds in SPLITS.items():
+            rows = [
+                (PurePosixPath(e.path).with_suffix(".avi"), e.path, e.frames, e.seed, e.site, e.task, e.nav_range) for e in loops if e.seed in seeds
+            ]
+            if rows:
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows([SPLIT_COLUMNS, *rows])
+                write_atomically(self.root / f"{name}.csv", text.getvalue())
+                written.append(self.root / f"{name}.csv")
+        return written
+
     def verify(self) -> None:
         """Reads every episode and compares all checksums.
 
@@ -657,14 +695,16 @@ class EpisodeIndex:
             if said != found:
                 raise EpisodeDamagedError(f"{self.root / INDEX_NAME} says {said} of {entry.path}, which holds {found}; build the index again.")
 
-    def read(self, entry: IndexEntry | int, *, verify: bool = True) -> Episode:
-        """Reads one episode, given its entry or its number.
+    def read(
+        self, entry: IndexEntry | int, *, verify: bool = True, picture: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+    ) -> Episode:
+        """Reads one episode, given its entry or its number; ``picture`` is what becomes of each frame.
 
         Raises:
             EpisodeError: see :func:`read_episode`.
         """
         entry = self.entries[entry] if isinstance(entry, int) else entry
-        return read_episode(self.root / entry.path, verify=entry if verify else False)
+        return read_episode(self.root / entry.path, verify=entry if verify else False, picture=picture)
 
     def filter(
         self,

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, read_manifest, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, in_env_steps, site_of, split_of
+from worldpack_model.episodes import Episode, EpisodeError, EpisodeIndex, fitted, in_env_steps, site_of, split_of
 from worldpack_model.geometry import wrap_degrees
 from worldpack_model.metrics import Floats, bootstrap, detail, psnr, ssim
 from worldpack_model.provenance import provenance
@@ -160,8 +160,8 @@ def rollout_picture(model: WorldPack, index: EpisodeIndex, *, count: int = 4, co
     return strip([row for r in rollouts for row in (r.truth, r.frames)], columns)
 
 
-def held_out_loops(folder: Path, task: str, nav_range: int, count: int) -> list[Episode]:
-    """The first ``count`` loops of a folder of a task and range, with a frame for every env step.
+def held_out_loops(folder: Path, task: str, nav_range: int, count: int, size: tuple[int, int] | None = None) -> list[Episode]:
+    """The first ``count`` loops of a folder of a task and range, with a frame for every env step; of ``size`` (height, width) if one is given.
 
     Raises:
         EpisodeError: if there are none, or they are of worlds that models are trained on.
@@ -175,7 +175,8 @@ def held_out_loops(folder: Path, task: str, nav_range: int, count: int) -> list[
     seen = [e.seed for e in own if split_of(e.seed) == "train"]
     if seen:
         raise EpisodeError(f"{folder} holds worlds of the training split (seed {seen[0]}); evaluate on held-out ones (--split test).")
-    return [in_env_steps(index.read(entry)) for entry in entries]
+    picture = None if size is None else lambda frame: fitted(frame, size)
+    return [in_env_steps(index.read(entry, picture=picture)) for entry in entries]
 
 
 @dataclass(frozen=True)
@@ -216,12 +217,14 @@ def evaluate_model(config: EvalModelConfig, progress: Callable[[str, int, int], 
     """
     if config.data is None:
         raise EpisodeError("No episodes given; record held-out ones with `worldpack record --split test --out DIR` and pass --data DIR.")
-    episodes = held_out_loops(config.data, config.task, config.nav_range, config.episodes)
+    EpisodeIndex.open(config.data)  # says what is wrong with it before a model is loaded
+    first = WorldPack.from_pretrained(config.models[0], device=config.device)
+    episodes = held_out_loops(config.data, config.task, config.nav_range, config.episodes, first.config.frame_size)
     begins = [turning_point(e) for e in episodes]
     results: list[dict[str, Any]] = []
     rollouts: dict[str, list[Rollout]] = {}
     for name in config.models:
-        model = WorldPack.from_pretrained(name, device=config.device)
+        model = first if name == config.models[0] else WorldPack.from_pretrained(name, device=config.device)
         rollouts[name] = imagine(
             model,
             episodes,

@@ -4,7 +4,8 @@ The files are those of ``episodes.py``: AVI and JSON, in ``<type>/<site>/<range>
 evaluation scripts want them; what an episode is says its own record. Three things need care:
 
 * **Time.** A record is one game tick in which the body moved or looked; ticks of standing still were never recorded. The model's step is several
-  ticks (``ticks_per_step``), so every so many records are one step: keys held for most of them, the camera turned by as much as the pose says.
+  ticks (``ticks_per_step``), so every so many records are one step: keys held for most of them, the camera turned by as much as the pose says. Of our
+  recordings at 5 frames a second each record is one step already.
 * **Pictures.** They are 640 x 360 at a vertical field of view of 75 degrees. The middle is cut to the model's aspect and made smaller.
 * **Alignment.** Frame ``t`` of the generated way home is compared with frame ``turn + t`` of the recording, to the last one. The released scripts
   differ: ``sgcs_eval.py`` aligns the last frames, which is the same, as all of the way home is generated; ``calcmetric.py`` compares the way home
@@ -23,10 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldpack_model.checkpoint import find_model, weights_digest, write_json
-from worldpack_model.episodes import Episode, EpisodeError, at_env_steps, read_episode, read_records, site_of
+from worldpack_model.episodes import Episode, EpisodeError, fitted, in_env_steps, read_episode, read_records, site_of
 from worldpack_model.evaluation import Rollout, imagine
 from worldpack_model.geometry import TICKS_PER_STEP, VERTICAL_FOV
 from worldpack_model.metrics import Metric, bootstrap, features, frechet_distance, lpips_metric, psnr, ssim
@@ -58,7 +58,7 @@ class LoopNavConfig:
     clips: int = 18
     """Episodes of each task and range, at most; the released evaluation has 18."""
     ticks_per_step: int = TICKS_PER_STEP
-    """Records that are one step of the model."""
+    """Game ticks that are one step of the model. LoopNav has a record for each; recordings of one for each step are read too."""
     evaluations: int | None = None
     """Network evaluations per step; none takes the model's default."""
     seed: int = 0
@@ -75,18 +75,6 @@ class LoopNavConfig:
         for name in ("clips", "ticks_per_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
-
-
-def fitted(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The middle of ``frame (H, W, 3)`` at the aspect of ``size`` (height, width), made that small."""
-    import cv2
-
-    height, width = frame.shape[:2]
-    tall, wide = min(height, width * size[0] // size[1]), min(width, height * size[1] // size[0])
-    top, left = (height - tall) // 2, (width - wide) // 2
-    middle = np.ascontiguousarray(frame[top : top + tall, left : left + wide])
-    small: NDArray[np.uint8] = cv2.resize(middle, (size[1], size[0]), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    return small
 
 
 def find_episodes(root: Path, split: Path | None = None) -> list[Path]:
@@ -187,7 +175,7 @@ def _load(config: LoopNavConfig, size: tuple[int, int], progress: Callable[[str,
         cell = cells.get(f"{extra.get('nvtype')}-{extra.get('nvrange')}")
         if cell is None or len(cell) >= config.clips or (config.sites and extra.get("location") not in config.sites):
             continue
-        episode = at_env_steps(read_episode(path, picture=lambda frame: fitted(frame, size)), config.ticks_per_step)
+        episode = in_env_steps(read_episode(path, picture=lambda frame: fitted(frame, size)), config.ticks_per_step)
         if not episode.turn_index:
             raise EpisodeError(f"{path} never turns home; it is no loop.")
         cell.append(episode)

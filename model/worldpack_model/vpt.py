@@ -26,9 +26,18 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from worldpack_model.episodes import SPLITS, Episode, EpisodeDamagedError, EpisodeError, EpisodeFormatError, EpisodeIndex, at_env_steps, write_episode
+from worldpack_model.episodes import (
+    SPLITS,
+    Episode,
+    EpisodeDamagedError,
+    EpisodeError,
+    EpisodeFormatError,
+    EpisodeIndex,
+    at_env_steps,
+    fitted,
+    write_episode,
+)
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, TICKS_PER_STEP, check_pose, wrap_degrees
-from worldpack_model.loopnav import fitted
 
 LOGGER = logging.getLogger(__name__)
 

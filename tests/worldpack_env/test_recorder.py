@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib.util
 import json
@@ -12,7 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from worldpack_env.explorers import Style
 from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, record, record_episode
 from worldpack_env.worlds import WORLDS, Surface, WorldView
 from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, in_env_steps, read_episode, write_episode
+from worldpack_model.evaluation import EvalModelConfig, evaluate_model
 from worldpack_model.geometry import BOX, DPITCH, DYAW, KEYS, box_corner, wrap_degrees
-from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav
+from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav, find_episodes
 
 TASKS = [
     ("ABA", 5),
@@ -413,11 +415,31 @@ def test_worlds_without_single_ticks_say_so(tmp_path: Path, monkeypatch: pytest.
         record(config(tmp_path, fps=20), progress=False)
 
 
-def test_loopnavs_protocol_on_own_recordings(tmp_path: Path) -> None:
-    out = tmp_path / "ticks"
-    record(RecordConfig(out=out, episodes=2, mix={"ABA-5": 1.0}, frame_size=(90, 160), fps=20, split="test", workers=1), progress=False)
-    report = evaluate_loopnav(LoopNavConfig(data=out, device="cpu"))
+@pytest.mark.parametrize("fps", [20, 5])
+def test_loopnavs_protocol_on_own_recordings(tmp_path: Path, fps: Literal[5, 20]) -> None:
+    out = tmp_path / "wide"
+    record(RecordConfig(out=out, episodes=2, mix={"ABA-5": 1.0}, frame_size=(90, 160), fps=fps, split="test", workers=1), progress=False)
+    report = evaluate_loopnav(LoopNavConfig(data=out, split=out / "test.csv", device="cpu"))
     row = report["models"]["voxel-64"]["ABA-5"]
     assert row["episodes"] == 2
     assert row["psnr_revisit"][0] > 12, "the way home was seen on the way out"
     assert report["vertical_fov"] == {"data": 70.0, "models": {"voxel-64": 70.0}}, "ours, not LoopNav's"
+    own = evaluate_model(EvalModelConfig(data=out, models=("voxel-64",), nav_range=5, poses="true", device="cpu"))
+    assert own["models"][0]["psnr"][0] == pytest.approx(row["psnr"][0], abs=1.5), "the embedded world's tool cuts the same wide frames"
+
+
+def test_the_loops_of_a_split_are_named_in_its_csv_file(tmp_path: Path) -> None:
+    index = run(config(tmp_path / "a", mix={"ABA-5": 1.0, "ABCA-5": 1.0, "explore": 1.0}, episodes=4))
+    more = run(config(tmp_path / "a", mix={"ABA-5": 1.0, "ABCA-5": 1.0, "explore": 1.0}, episodes=8))
+    loops = [entry for entry in more if entry.task != "explore"]
+    assert len(index) < len(more) and 2 <= len(loops) < 8
+    assert [path.name for path in (tmp_path / "a").glob("*.csv")] == ["train.csv"]
+    with open(tmp_path / "a" / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["record"], int(row["frames"]), row["nvtype"], int(row["nvrange"])) for row in rows] == [
+        (entry.path, entry.frames, entry.task, entry.nav_range) for entry in loops
+    ]
+    assert all((tmp_path / "a" / row["video"]).is_file() for row in rows)
+    assert find_episodes(tmp_path / "a", tmp_path / "a" / "train.csv") == [tmp_path / "a" / entry.path for entry in loops]
+    run(config(tmp_path / "b", mix={"explore": 1.0}, episodes=1))
+    assert not list((tmp_path / "b").glob("*.csv")), "no loop, no split of loops"

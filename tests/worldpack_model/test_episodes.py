@@ -24,6 +24,7 @@ from worldpack_model.episodes import (
     UnsafePathError,
     entry_of,
     read_episode,
+    site_of,
     split_of,
     write_episode,
 )
@@ -90,6 +91,15 @@ def test_round_trip_at_the_corners_of_the_angles(tmp_path: Path) -> None:
     poses[:, 4] = [90.0, -90.0, 0.0, -1e-13, 45.0, 1.0]
     episode = replace(make_episode(frames=6), poses=poses)
     assert_same(read_episode(write_episode(tmp_path, episode)), episode)
+
+
+def test_a_site_can_be_a_folder_whatever_the_world_is_called(tmp_path: Path) -> None:
+    assert site_of("voxel", 7) == "voxel_000007"
+    assert site_of("minecraft@[::1]:25565", 7) == "minecraft____1__25565_000007"
+    episode = replace(make_episode(), world="minecraft@localhost:25565", site=site_of("minecraft@localhost:25565", 7))
+    path = write_episode(tmp_path, episode)
+    assert path.parts[-3] == "minecraft_localhost_25565_000007"
+    assert read_episode(path).world == "minecraft@localhost:25565"
 
 
 def test_an_episode_of_one_frame_and_without_turn(tmp_path: Path) -> None:
@@ -196,8 +206,8 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_video_that_was_not_written_is_seen_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._read_video
-    monkeypatch.setattr(module, "_read_video", lambda path, count: real(path, count)[:-1])
+    real = module._decoded
+    monkeypatch.setattr(module, "_decoded", lambda path: iter(list(real(path))[:-1]))
     with pytest.raises(EpisodeError, match="space of the disk"):
         write_episode(tmp_path, make_episode())
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

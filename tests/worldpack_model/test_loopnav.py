@@ -13,8 +13,8 @@ import torch
 
 from worldpack_model.checkpoint import save_model
 from worldpack_model.config import PRESETS
-from worldpack_model.episodes import EpisodeError, EpisodeFormatError, at_env_steps, read_episode
-from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav, find_episodes, fitted
+from worldpack_model.episodes import EpisodeError, EpisodeFormatError, at_env_steps, fitted, read_episode
+from worldpack_model.loopnav import LoopNavConfig, evaluate_loopnav, find_episodes
 from worldpack_model.metrics import psnr
 from worldpack_model.world_model import WorldPack
 

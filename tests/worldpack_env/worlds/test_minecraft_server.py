@@ -28,10 +28,11 @@ from worldpack_model.metrics import psnr
 
 TOP = 10
 STEP = TICKS_PER_STEP * WALK_BLOCKS_PER_TICK
-# Grass; a wall across z = 12, a step up to x = 6 .. 20, a pool, a tree, a fence and a path that is 15/16 of a block high.
+EDGE = 8200
+# Grass, where all places are; a wall across z = 12, a step up to x = 6 .. 20, a pool, a tree, a fence and a path that is 15/16 of a block high.
 BOXES: list[list[object]] = [
-    [-700, 0, -700, 700, TOP - 1, 700, "stone"],
-    [-700, TOP - 1, -700, 700, TOP, 700, "grass_block"],
+    [-EDGE, 0, -EDGE, EDGE, TOP - 1, EDGE, "stone"],
+    [-EDGE, TOP - 1, -EDGE, EDGE, TOP, EDGE, "grass_block"],
     [-20, TOP, 12, 20, TOP + 3, 13, "oak_planks"],
     [6, TOP, -20, 20, TOP + 1, 12, "stone"],
     [-20, TOP - 3, -20, -10, TOP, -10, "water"],
@@ -288,6 +289,23 @@ def test_worlds_side_by_side_are_players_of_different_names(squid: Squid, world:
     for call in (lambda: other.step(act()), lambda: other.reset(0), other.surface):
         with pytest.raises(RuntimeError, match="closed"):
             call()
+
+
+def test_a_body_that_is_held_in_the_air_is_not_put_out_for_flying() -> None:
+    """By Minecraft's own rule of 80 ticks, which squid.js adds: in the middle of a fall, and high above a place."""
+    server = Squid(BOXES, flight=False)
+    there = MinecraftServerWorld(server=server.address)
+    try:
+        there.reset(0, [0.5, TOP + 30.0, 0.5, 0.0, 0.0])
+        there.step(act())
+        time.sleep(5)
+        assert there.step(act()).pose[1] < TOP + 29
+        there._place(np.array([0.5, 300.0, 0.5, 0.0, 0.0]), 1)
+        time.sleep(5)
+        assert there.reset(0).pose[1] == TOP
+    finally:
+        there.close()
+        server.close()
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------ faults

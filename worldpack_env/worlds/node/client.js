@@ -9,7 +9,8 @@
 //   step    {ticks, seconds}  + 9 float64: yaw and pitch in degrees, keys (7)
 //
 // The body is moved here, tick by tick of 50 ms by the clock, by mineflayer's own physics, and told to the server; the server may put it elsewhere,
-// and then it is there. Between two steps the body is held still: no tick passes for it, however long the caller thinks.
+// and then it is there. Between two steps the body is held still: no tick passes for it, however long the caller thinks. So that a server which does
+// not allow flying (80 ticks in the air without sinking) does not put it out meanwhile, it is told now and then of a small move and back; see stir().
 'use strict'
 
 // Libraries greet on standard output now and then; that is the pipe.
@@ -26,7 +27,9 @@ const PROTOCOL = 754 // of 1.16.4 and 1.16.5
 const KEYS = ['forward', 'back', 'left', 'right', 'jump', 'sneak', 'sprint']
 const FARTHEST = 10 // columns of 16 blocks that are asked for in each direction
 const NEAR = 1e-3 // blocks between where the body was sent and where it is
-const STALLED = 2500 // ms without a new column after which the server is reminded
+const [STIR, SUNK, NUDGE] = [700, 200, 1 / 16] // every so many ms, for so many ms, by so many blocks
+const FLOAT = 0.5 // blocks below a body without ground, for it to be in the air; the game looks 0.55 down
+const [ASTRAY, UNANSWERED] = [300, 4000] // ms after which a teleport is asked for again: when the server put the player elsewhere, or said nothing
 const REFUSED = /permission|unknown|not allowed|incorrect|invalid|out of this world|usage/i
 
 let session = null
@@ -42,12 +45,16 @@ class Session {
     this.heard = Date.now()
     this.stale = new Map()
     this.view = FARTHEST
+    this.arrived = false // where it was sent to last
+    this.waiting = false // for columns
+    this.timer = null
   }
 
   lose (why) {
     if (this.lost === null) {
       this.lost = why
       this.bot.physicsEnabled = false
+      clearInterval(this.timer)
       this.bot.emit('lost')
       this.bot.end()
     }
@@ -68,6 +75,23 @@ class Session {
       if (Date.now() > end) throw new Error(late())
       await new Promise(resolve => setTimeout(resolve, 5))
     }
+  }
+
+  // Tells the server that the body sank a little, and came back a few ticks later; the body itself stays where it is. To sink is not to fly, and
+  // flying-squid looks for columns to send only when a player moves (and not while it sends those of where the player was before).
+  stir () {
+    const { bot, chunks } = this
+    if (this.lost !== null || bot.physicsEnabled || !this.arrived) return
+    const { x, y, z } = bot.entity.position
+    const known = bot.world.getColumn(Math.floor(x) >> 4, Math.floor(z) >> 4)
+    if (!this.waiting && chunks.overlaps(x, y - FLOAT, z)) return
+    const down = !known || !chunks.overlaps(x, y - NUDGE, z)
+    bot._client.write('position', { x, y: down ? y - NUDGE : y + NUDGE, z, onGround: false })
+    setTimeout(() => {
+      if (this.lost !== null || bot.physicsEnabled) return // a step tells where it is
+      const { x, y, z } = bot.entity.position
+      bot._client.write('position', { x, y, z, onGround: bot.entity.onGround })
+    }, SUNK)
   }
 
   words () {
@@ -107,7 +131,7 @@ async function join ({ host, port, name, seconds }) {
   const where = `${host}:${port}`
   let about
   try {
-    about = await within(ping({ host, port, version: VERSION, closeTimeout: 1000 * seconds, noPongTimeout: 1000 }), seconds, 'no answer')
+    about = await within(ping({ host, port, version: VERSION, closeTimeout: 1000 * seconds, noPongTimeout: 1 }), seconds, 'no answer')
   } catch (error) {
     throw new Error(`no Minecraft server answers at ${where} (${error.code || error.message})`)
   }
@@ -150,6 +174,7 @@ async function join ({ host, port, name, seconds }) {
     throw error
   }
   session = now
+  now.timer = setInterval(() => now.stir(), STIR)
   bot._client.write('look', { yaw: 0, pitch: 0, onGround: true }) // some servers send the rest of the world to a player who has looked around
   const { x, y, z } = bot.entity.position
   return [{ version: version.name, view: now.view, position: [x, y, z], spawn: [bot.spawnPoint.x, bot.spawnPoint.z], game: bot.game.gameMode }]
@@ -171,8 +196,6 @@ async function place ({ pose, radius, seconds }) {
   const now = joined()
   const { bot } = now
   const [x, y, z] = pose
-  const end = Date.now() + 1000 * seconds
-  const left = () => Math.max((end - Date.now()) / 1000, 0)
   bot.physicsEnabled = false
   bot.clearControlStates()
   const target = `${decimal(x)} ${decimal(y)} ${decimal(z)}`
@@ -180,20 +203,6 @@ async function place ({ pose, radius, seconds }) {
     const p = bot.entity.position
     return Math.max(Math.abs(p.x - x), Math.abs(p.y - y), Math.abs(p.z - z)) < NEAR
   }
-  const before = now.moved
-  now.said = []
-  const stays = there() // some servers say nothing to a player who is there already
-  if (!stays) bot.chat(`/tp ${now.name} ${target}`)
-  await now.until(
-    () => {
-      if ((stays || now.moved > before) && there()) return true
-      if (now.said.some(text => REFUSED.test(text))) throw new Error(`the server did not move the player to ${target}${now.words()}`)
-      return false
-    },
-    left(),
-    () => `the server did not move the player to ${target} within ${seconds} s${now.words()}`,
-    seconds
-  )
   // The server sends view + 1 columns to each side, flying-squid one less to some.
   const reach = Math.min(radius, Math.max(now.view - 1, 1))
   const [i, k] = [Math.floor(x) >> 4, Math.floor(z) >> 4]
@@ -202,26 +211,36 @@ async function place ({ pose, radius, seconds }) {
     for (let a = i - reach; a <= i + reach; a++) for (let c = k - reach; c <= k + reach; c++) if (!bot.world.getColumn(a, c)) count++
     return count
   }
-  let [count, since] = [missing(), Date.now()]
-  await now.until(
-    () => {
-      const before = count
-      count = missing()
-      if (count !== before) since = Date.now()
-      if (count > 0 && Date.now() - since > STALLED) {
-        // flying-squid sends nothing more to a player who was teleported while it sent; it looks again when the player moves.
-        bot.chat(`/tp ${now.name} ${decimal(x)} ${decimal(y + 1)} ${decimal(z)}`)
-        bot.chat(`/tp ${now.name} ${target}`)
-        since = Date.now()
-      }
-      return count === 0 && there()
-    },
-    left(),
-    () => count === 0
-      ? `the server moved the player away from ${target} while the blocks came`
-      : `the server had not sent ${count} of ${(2 * reach + 1) ** 2} columns around ${target} within ${seconds} s`,
-    seconds
-  )
+  now.said = []
+  now.arrived = false
+  let [asked, moved, was, count] = [-Infinity, now.moved, false, missing()]
+  try {
+    await now.until(
+      () => {
+        now.arrived = there() // some servers say nothing to a player who is there already
+        was ||= now.arrived
+        count = missing()
+        now.waiting = now.arrived && count > 0
+        if (now.arrived) return count === 0
+        if (now.said.some(text => REFUSED.test(text))) throw new Error(`the server did not move the player to ${target}${now.words()}`)
+        // A move that the server took in before it heard of this may have undone it, as may the resent place of a player who has just joined.
+        if (Date.now() - asked > (now.moved > moved ? ASTRAY : UNANSWERED)) {
+          moved = now.moved
+          asked = Date.now()
+          bot.chat(`/tp ${now.name} ${target}`)
+        }
+        return false
+      },
+      seconds,
+      () => !was
+        ? `the server did not move the player to ${target} within ${seconds} s${now.words()}`
+        : !now.arrived
+            ? `the server moved the player away from ${target} while the blocks came`
+            : `the server had not sent ${count} of ${(2 * reach + 1) ** 2} columns around ${target} within ${seconds} s`
+    )
+  } finally {
+    now.waiting = false
+  }
   const { entity } = bot
   entity.velocity.set(0, 0, 0)
   entity.onGround = now.chunks.overlaps(x, y - 0.001, z)

@@ -1,4 +1,4 @@
-// A Minecraft server on a free port of this machine, told on standard output. Its argument is JSON: {boxes, port, op, version, online}.
+// A Minecraft server on a free port of this machine, told on standard output. Its argument is JSON: {boxes, port, op, version, online, flight}.
 // Lines on standard input are orders: `set x y z name` puts a block, `move x y z` puts the players there, `kick` puts them out.
 'use strict'
 
@@ -30,6 +30,36 @@ const server = squid.createMCServer({
 server.getSpawnPoint = async () => new Vec3(8, 10, 8) // flying-squid draws one
 server.on('error', error => console.error(error))
 server.on('listening', port => process.stdout.write(`\nport ${port}\n`))
+
+// The rule of Minecraft's own server where flying is not allowed, which flying-squid has not: who moved last without sinking by 1/32 block, and has no
+// block within 1/16 around the body and 0.55 below, is put out after 80 ticks.
+function groundPlayer (player) {
+  let [floats, ticks, last] = [false, 0, player.position]
+  const moved = async ({ x, y, z }) => {
+    const sinks = y - last.y < -1 / 32
+    last = { x, y, z }
+    floats = !sinks && await free(x, y, z)
+  }
+  player._client.on('position', moved)
+  player._client.on('position_look', moved)
+  const timer = setInterval(() => {
+    ticks = floats ? ticks + 1 : 0
+    if (ticks > 80) player.kick('Flying is not enabled on this server')
+  }, 50)
+  player._client.on('end', () => clearInterval(timer))
+}
+
+async function free (x, y, z) {
+  for (let a = Math.floor(x - 0.3625); a <= Math.floor(x + 0.3625); a++) {
+    for (let b = Math.floor(y - 0.6125); b <= Math.floor(y + 1.8625); b++) {
+      for (let c = Math.floor(z - 0.3625); c <= Math.floor(z + 0.3625); c++) {
+        if (b >= 0 && b < 256 && await server.overworld.getBlockStateId(new Vec3(a, b, c))) return false
+      }
+    }
+  }
+  return true
+}
+if (wanted.flight === false) server.on('newPlayer', player => player.on('spawned', () => groundPlayer(player)))
 
 let text = ''
 process.stdin.on('data', part => {
