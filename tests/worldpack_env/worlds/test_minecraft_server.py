@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 import worldpack_env  # noqa: F401 - registers the ids
 from tests.worldpack_env.worlds.squid import Squid
+from worldpack_env.recorder import RecordConfig, record
 from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, World, make_world
 from worldpack_env.worlds.minecraft import ORIGIN, SIZE, MinecraftWorld
 from worldpack_env.worlds.minecraft_server import SPACING, MinecraftServerWorld, check_address, place_of
 from worldpack_model.episodes import SPLITS
+from worldpack_model.evaluation import held_out_loops
 from worldpack_model.geometry import BOX, KEYS, TICKS_PER_STEP, WALK_BLOCKS_PER_TICK, box_corner
+from worldpack_model.loopnav import find_episodes
 from worldpack_model.metrics import psnr
 
 TOP = 10
@@ -275,6 +278,21 @@ def test_an_environment_on_a_server(squid: Squid) -> None:
     assert not truncated
     assert info["pose"].shape == (5,)
     env.close()
+
+
+def test_a_loop_is_recorded_there_and_read_by_all_that_read_loops(squid: Squid, tmp_path: Path) -> None:
+    settings = RecordConfig(out=tmp_path, episodes=1, world=squid.world, mix={"ABA-5": 1.0}, split="test", workers=1)
+    (entry,) = record(settings, progress=False)
+    assert entry.path == f"ABA/minecraft_127.0.0.1_{squid.port}_950000/5/000000.json"
+    (episode,) = held_out_loops(tmp_path, "ABA", 5, 1)
+    assert (episode.world, episode.seed, episode.ticks_per_step) == (squid.world, 950_000, TICKS_PER_STEP)
+    x, z = place_of(950_000, (8.0, 8.0))
+    assert np.abs(episode.poses[:, [0, 2]] - (x, z)).max() < SPACING / 2
+    assert np.linalg.norm(episode.poses[-1, :3] - episode.waypoints[0]) < 1
+    assert 4 <= np.abs(episode.waypoints[1] - episode.waypoints[0]).max() <= 5
+    assert episode.blocks is not None and episode.blocks[:, :, :3].all(), "on solid ground"
+    assert find_episodes(tmp_path, tmp_path / "test.csv") == [tmp_path / entry.path]
+    assert record(settings, progress=False).entries == (entry,), "nothing is recorded twice"
 
 
 def test_worlds_side_by_side_are_players_of_different_names(squid: Squid, world: MinecraftServerWorld) -> None:
