@@ -27,12 +27,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/agreement"))
     parser.add_argument("--model", default="voxel-64", help="world model to train and imagine in")
+    parser.add_argument("--motion", default="drawn", choices=("drawn", "likeliest"), help="how imagined bodies move where the model is not sure")
     parser.add_argument("--world", default="voxel", help="the engine")
     parser.add_argument("--steps", type=int, default=16384, help="env steps of the agent's training")
     parser.add_argument("--episodes", type=int, default=60, help="starts that every policy plays, in both")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "agreement.png")
     options = parser.parse_args()
-    env = EnvConfig(task="GoTo", nav_range=15, model=options.model, world=options.world)
+    env = EnvConfig(task="GoTo", nav_range=15, model=options.model, motion=options.motion, world=options.world)
     every = options.steps // 16
     settings = TrainAgentConfig(
         out=options.out / "agent", env=env, total_steps=options.steps, checkpoint_every=every, keep_checkpoints=64, progress=False

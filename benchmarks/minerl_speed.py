@@ -12,6 +12,9 @@ Three engines behind the same worker and socket:
 
 ``voxel_direct`` is the embedded world without any of it, which draws one picture an env step.
 
+All processes run on one core, unless ``--cores`` says more: each waits for the next, and a core that has to be woken for every answer costs more than
+it helps (``taskset -c 1 COMMAND`` does the same to a training).
+
 Run as ``python benchmarks/minerl_speed.py``; a busy neighbour makes it slower, so ``load`` says how busy the machine was. ``MineRLWorld`` starts
 this file itself as its worker for ``still`` (with the port as the only argument).
 """
@@ -136,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure each")
     parser.add_argument("--only", nargs="+", choices=("still", "minerl", "voxel", "voxel_direct"), help="measure these alone")
     parser.add_argument("--serve", choices=("still", "voxel"), help="be one of the Malmo servers that this starts itself")
+    parser.add_argument("--cores", type=int, default=1, help="how many the processes may use together (Linux)")
     options = parser.parse_args()
     if options.serve:
         run_server(options.serve)
@@ -144,6 +148,7 @@ def main() -> None:
     from worldpack_env.worlds.voxel import VoxelWorld
     from worldpack_model.provenance import provenance
 
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
     wanted = options.only or ("still", "minerl", "voxel", "voxel_direct")
     found: dict[str, Any] = {}
     if "still" in wanted:
@@ -169,6 +174,7 @@ def main() -> None:
         "frame_size": [64, 64],
         "speed": found,
         "ticks_per_step": TICKS_PER_STEP,
+        "cores_used": options.cores,
         "minerl": about or "not installed",
         "load": round(os.getloadavg()[0], 2),
         "provenance": provenance(),

@@ -68,7 +68,7 @@ class NavOptions(TypedDict, total=False):
     """Compile the world model for this number of slots: steps are faster on a processor (``worldpack bench speed --compile``), the first one takes a
     minute (later processes find it on disk). Needs a C++ compiler. Default False."""
     motion: Choice
-    """How an imagined body moves where the model is not sure: ``likeliest`` (default) or ``drawn`` by its probability."""
+    """How an imagined body moves where the model is not sure: ``drawn`` (default), once for each place of an episode, or ``likeliest``."""
     output: Literal["numpy", "torch"]
     """``torch``: observations are tensors on the model's device, where imagined frames are made (the real environment's are copied there; without a
     model, ``device`` says where). Rewards, flags and infos are NumPy in any case. Default ``numpy``, which Gymnasium's spaces and SB3 know."""
@@ -121,7 +121,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         if engines and tensors:
             raise ValueError("real_slots show arrays; make the environment with output='numpy'.")
         simulator = Imagination(
-            model, num_slots - engines, evaluations=options.get("evaluations"), motion=options.get("motion", "likeliest"), on_device=tensors
+            model, num_slots - engines, evaluations=options.get("evaluations"), motion=options.get("motion", "drawn"), on_device=tensors
         )
         if options.get("compile", False):
             model.compile_for(num_slots - engines)

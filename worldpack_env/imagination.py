@@ -38,7 +38,7 @@ class Imagination:
     """
 
     def __init__(
-        self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, motion: Choice = "likeliest", on_device: bool = False
+        self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, motion: Choice = "drawn", on_device: bool = False
     ) -> None:
         """Makes ``num_slots`` empty slots.
 
@@ -46,7 +46,7 @@ class Imagination:
             model: predicts the frames; shared, never changed.
             num_slots: episodes at a time.
             evaluations: network evaluations per env step; None takes the model's default.
-            motion: ``likeliest`` or ``drawn``, see :meth:`WorldPack.predict`.
+            motion: ``drawn`` or ``likeliest``, see :meth:`WorldPack.predict`.
             on_device: show frames as tensors on the model's device, where they are made.
 
         Raises:

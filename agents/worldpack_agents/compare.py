@@ -31,6 +31,7 @@ from worldpack_model.provenance import provenance, weights_id
 if TYPE_CHECKING:
     from worldpack_env.starts import StartBank
     from worldpack_model import WorldPack
+    from worldpack_model.motion import Choice
 
 Tell = Callable[[str, int, int], None]
 """Called as ``tell(what, done, total)``."""
@@ -50,6 +51,10 @@ class CompareConfig:
     """Folder for report.html and report.json."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
     """The task, in worlds that neither agent nor model was trained on; the command line starts from the first agent's own task."""
+    starts: Path | None = None
+    """File of starts to play from, written by `save_starts` or `StartBank.save`; none makes the task's own."""
+    save_starts: bool = False
+    """Write the starts to starts.npz in `out`, for other comparisons."""
     episodes: int = 60
     """Episodes of each agent in each of the two."""
     num_envs: int = 16
@@ -123,7 +128,9 @@ def agent_names(sources: Sequence[str]) -> list[str]:
     return names
 
 
-def replay(model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed: int = 0, evaluations: int | None = None) -> list[Replay]:
+def replay(
+    model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed: int = 0, evaluations: int | None = None, motion: Choice = "drawn"
+) -> list[Replay]:
     """Imagines engine episodes again, open loop: the same start, the same actions, nothing of the engine after the first frame.
 
     Args:
@@ -132,12 +139,13 @@ def replay(model: WorldPack, bank: StartBank, played: Sequence[Played], *, seed:
         played: engine episodes with frames.
         seed: episode i draws its noise from ``seed + i``.
         evaluations: network evaluations per step, None takes the model's default.
+        motion: how imagined bodies move where the model is not sure.
     """
     from worldpack_env.imagination import Imagination
 
     if not played:
         return []
-    simulator = Imagination(model, len(played), evaluations=evaluations)
+    simulator = Imagination(model, len(played), evaluations=evaluations, motion=motion)
     slots = list(range(len(played)))
     first = simulator.start(slots, [bank[p.start_index] for p in played], [seed + i for i in slots])
     frames, poses = [[f] for f in first.frames], [[p] for p in first.poses]
@@ -198,19 +206,27 @@ def compare(
         bank: starts to use instead of the config's.
 
     Raises:
+        ValueError: if the starts of ``config.starts`` do not fit.
         CheckpointError: if there is no such agent or model.
         BackendUnavailable: if the engine cannot run here.
     """
     from worldpack_agents.report import write_report
     from worldpack_env.imagination import load_world_model
+    from worldpack_env.starts import StartBank
 
     env = replace(config.env, num_starts=max(config.env.num_starts, config.episodes))
+    if bank is None and config.starts is not None:
+        bank = StartBank.load(config.starts)
+        if len(bank) < config.episodes:
+            raise ValueError(f"{config.starts} has {len(bank)} starts, {config.episodes} episodes were asked for; play at most {len(bank)}.")
     model = load_world_model(env.model, device=env.device, precision=env.precision) if model is None else model
     slots = min(config.num_envs, config.episodes)
     with contextlib.ExitStack() as opened:
         imagined, action_set = open_rollout(env, "imagined", slots, starts=bank, model=model)
         opened.callback(imagined.close)
         bank = imagined.bank
+        if config.save_starts:
+            bank.save(config.out / "starts.npz")
         real, _ = open_rollout(env, "real", slots, starts=bank)
         opened.callback(real.close)
         worlds = {"real": real, "imagined": imagined}
@@ -238,7 +254,7 @@ def compare(
                     again = [run(policy, where, f"{name} again", only=only, keep_frames=only) for where in ("real", "imagined")]
                     shown[name] = list(zip(*again, strict=True))
         first = next(iter(played.values()))["real"][: config.replays]
-        replays = replay(model, bank, [p for p in first if p.frames is not None], seed=config.seed, evaluations=env.evaluations)
+        replays = replay(model, bank, [p for p in first if p.frames is not None], seed=config.seed, evaluations=env.evaluations, motion=env.motion)
         goals = {p.start_index: bank[p.start_index].waypoints for p in first}
     scores = [np.array([[p.success for p in both[where]] for both in played.values()], np.float64) for where in ("imagined", "real")]
     data = {

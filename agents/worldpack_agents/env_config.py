@@ -43,8 +43,9 @@ class EnvConfig:
     """How many different starts there are."""
     evaluations: int | None = None
     """Network evaluations for each imagined step; None takes the model's default."""
-    motion: Literal["likeliest", "drawn"] = "likeliest"
-    """How an imagined body moves where the model is not sure: always as it most probably would, or drawn by its probability."""
+    motion: Literal["drawn", "likeliest"] = "drawn"
+    """How an imagined body moves where the model is not sure: drawn by its probability, once for each place of an episode, or always as it most
+    probably would."""
     compile: bool = False
     """Compile the world model: faster steps, after a minute at the first start on a machine. Needs a C++ compiler."""
     device: str = "auto"

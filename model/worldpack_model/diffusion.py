@@ -34,11 +34,6 @@ def draw_noise(shape: tuple[int, ...], generators: Sequence[torch.Generator], de
     return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(device)
 
 
-def draw_chances(generators: Sequence[torch.Generator], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Uniform numbers ``(n,)`` in [0, 1), each from its own generator."""
-    return torch.cat([torch.rand(1, generator=g, device=g.device) for g in generators]).to(device)
-
-
 def sample(
     denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, *, evaluations: int, first: torch.Tensor | None = None
 ) -> torch.Tensor:

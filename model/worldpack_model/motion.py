@@ -195,14 +195,19 @@ class MotionPrediction(NamedTuple):
         return self.means[torch.arange(len(support), device=support.device), support.argmax(-1)]
 
     def drawn(self, chance: torch.Tensor) -> torch.Tensor:
-        """``(B, 3)`` an alternative drawn by its probability, for ``chance (B,)`` uniform in [0, 1).
+        """``(B, 3)`` an alternative drawn by its probability, for ``chance (B,)`` uniform in [0, 1): the lower it is, the less far it goes.
 
         The likeliest alternative is right most often, but what is never likeliest then never happens: a wall that nobody has seen yet, one in ten
         steps, stops nobody. Alternatives without any support to speak of are a trained mixture's leftovers, and left out.
+
+        Least far first, so that equal chances mean the same for different actions: what stops a walk may let a jump pass, and a chance that
+        stops the jump stops the walk.
         """
-        probability = torch.softmax(self.logits, dim=-1)
-        ends = torch.where(self._support >= _LEAST, probability, 0.0).cumsum(-1)
-        index = (chance[:, None] * ends[:, -1:] >= ends).sum(-1).clamp(max=ends.shape[1] - 1)
+        order = self.means[..., [0, 2]].norm(dim=-1).argsort(dim=-1, stable=True)
+        probability = torch.where(self._support >= _LEAST, torch.softmax(self.logits, dim=-1), 0.0).gather(1, order)
+        ends = probability.cumsum(-1)
+        rank = (chance[:, None] * ends[:, -1:] >= ends).sum(-1).clamp(max=ends.shape[1] - 1)
+        index = order.gather(1, rank[:, None])[:, 0]
         return self.means[torch.arange(len(index), device=index.device), index]
 
 
@@ -372,6 +377,25 @@ def _blocks_at(blocks: Blocks, cells: torch.Tensor) -> torch.Tensor:
     x, y, z = torch.where(inside[..., None], at, 0).unbind(-1)
     told = blocks.solid.flatten(1).gather(1, (x * BOX[1] + y) * BOX[2] + z)
     return torch.where(inside, told, UNKNOWN)
+
+
+def chances_of_places(seeds: torch.Tensor, body: Body) -> torch.Tensor:
+    """Uniform numbers ``(B,)`` in [0, 1), the same whenever a body of the same seed is about to cross the same column of blocks.
+
+    What nobody has seen has to be invented, and what was invented has to stay: drawn anew in every step, a wall that stopped a body would let it
+    through in the next.
+
+    Args:
+        seeds: ``(B,) int64``, one an episode.
+        body: B bodies.
+    """
+    x, _, z = _crossed(body).long().unbind(-1)
+    mixed = seeds ^ (x * 0x1F123BB5159A55E5) ^ (z * 0x2545F4914F6CDD1D)
+    for _ in range(2):  # the finisher of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); constants as signed numbers
+        mixed = (mixed ^ (mixed >> 30 & (1 << 34) - 1)) * -0x40A7B892E31B1A47
+        mixed = (mixed ^ (mixed >> 27 & (1 << 37) - 1)) * -0x6B2FB644ECCEEE15
+        mixed = mixed ^ (mixed >> 31 & (1 << 33) - 1)
+    return (mixed & (1 << 24) - 1).float() / (1 << 24)
 
 
 def _push(action: torch.Tensor, yaw: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ A run may be stopped at any moment, SIGKILL included, and goes on from its last 
 
 Run folder: ``config.json``, ``autoencoder-state/``, ``latents/`` (``latents-1/`` and so on of ``more_data``), ``dynamics-state/`` (to continue; with
 the prediction replay and the adversary), ``body-state/`` and ``motion-state/``, ``model/`` (the result, moving-average weights), ``curve.jsonl`` and
-TensorBoard's ``tensorboard/``.
+TensorBoard's ``tensorboard/``; ``rollouts-state/`` where the motion model's training began with rollouts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -29,10 +30,12 @@ from worldpack_model.checkpoint import (
     CheckpointError,
     load_autoencoder,
     load_state,
+    read_manifest,
     read_part,
     read_tensors,
     resolve_device,
     save_model,
+    write_folder,
     write_json,
 )
 from worldpack_model.config import PRESETS, ModelConfig, lookup
@@ -124,6 +127,10 @@ class TrainModelConfig:
     """Steps of bodies in a training step of the whole motion model."""
     motion_rate: float = 1.2e-3
     """Peak learning rate of the whole motion model."""
+    motion_rollouts: int = 0
+    """Episodes to imagine before the motion model's training, for the pasts it sees, where the run has kept no predictions (`steps` 0)."""
+    more_share: float | None = None
+    """Share of the whole motion model's samples that come from `more_data`; None takes the frames as they come."""
     forgetful_share: float = 0.3
     """Share of the samples of the whole motion model that see the newest frames only, as in a world without a memory."""
     strays_from: float = 0.5
@@ -177,6 +184,8 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     for name in ("rollout_every", "rollout_episodes", "rollout_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
+    if config.more_share is not None and not (config.more_data and 0 < config.more_share < 1):
+        raise ValueError(f"more_share is {config.more_share} with {len(config.more_data)} folders of more_data, expected between 0 and 1 with some.")
     if config.threads:
         torch.set_num_threads(config.threads)
     indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
@@ -283,6 +292,7 @@ class _Run:
         known = self.config.latents
         parts = [self._encode_one(indexes[0], self.config.out / "latents", known)]
         parts += [self._encode_one(index, self.config.out / f"latents-{number}", None) for number, index in enumerate(indexes[1:], 1)]
+        self.first = len(parts[0])
         return LatentDataset.joined(parts)
 
     def _encode_one(self, index: EpisodeIndex, path: Path, known: Path | None) -> LatentDataset:
@@ -391,12 +401,15 @@ class _Run:
             body.run(alone, lambda writer, number: None)
         motion.trunk.load_state_dict(body.average)
         without = self.model.config.with_variant("recent").packing.recent
-        chances = _surprise(motion, dataset)
-        usual = float(chances.sum() / (chances > 0).sum())
+        surprise = _surprise(motion, dataset)
+        usual = float(surprise.sum() / (surprise > 0).sum())
+        chances = surprise if config.more_share is None else _shared(surprise, self.first, config.more_share)
+        if config.motion_rollouts and not replay.known.any():
+            self._imagine(dataset, replay)
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
-            weight = (usual / chances[batch.frame]).to(device)  # drawn more often, so counted less
+            weight = (usual / surprise[batch.frame]).to(device)  # drawn more often, so counted less
             body, target = shaken(batch.body, batch.query, generator)
             off, around = body, forgetful((batch.context, batch.footprints), config.forgetful_share, without, generator)
             if whole.step >= config.strays_from * whole.total:
@@ -420,6 +433,18 @@ class _Run:
         motion.load_state_dict(whole.average)
         motion.eval()
         self._export()
+
+    def _imagine(self, dataset: LatentDataset, replay: PredictionReplay) -> None:
+        """Fills an empty replay with what the denoiser imagines of some episodes; kept after each round of them."""
+        config, folder = self.config, self.config.out / "rollouts-state"
+        rounds, done = math.ceil(config.motion_rollouts / config.rollout_episodes), 0
+        if folder.exists():
+            done = int(read_manifest(folder)["rounds"])
+            replay.load(read_tensors(folder / "replay.safetensors"))
+        for number in range(done, rounds):
+            replay.roll_out(self.model, dataset, config.rollout_episodes, config.rollout_steps, step_generator(config.seed, 6, number))
+            write_folder(folder, {"replay.safetensors": replay.state()}, {"rounds": number + 1})
+            self.progress("rollouts", number + 1, rounds, {"frames": float(replay.known.sum())})
 
     def _export(self) -> None:
         about = {
@@ -473,6 +498,14 @@ def _surprise(motion: MotionModel, dataset: LatentDataset) -> torch.Tensor:
     chances = torch.zeros(len(dataset))
     chances[here + 1] = loss + 0.3 * loss.mean()
     return chances
+
+
+def _shared(chances: torch.Tensor, first: int, share: float) -> torch.Tensor:
+    """``chances (N,)`` changed so that ``share`` of the draws fall on the frames from number ``first`` on."""
+    scaled = chances.clone()
+    scaled[:first] *= (1 - share) / chances[:first].sum()
+    scaled[first:] *= share / chances[first:].sum()
+    return scaled
 
 
 def _mean_of(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

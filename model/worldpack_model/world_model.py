@@ -17,10 +17,10 @@ from torch import nn
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.compiler import check_compiler
 from worldpack_model.config import ModelConfig, Precision
-from worldpack_model.diffusion import add_noise, draw_chances, draw_noise, sample, sample_levels
+from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
-from worldpack_model.motion import Blocks, Body, Choice, MotionModel, advance, realised, unhindered, was_blocked
+from worldpack_model.motion import Blocks, Body, Choice, MotionModel, advance, chances_of_places, realised, unhindered, was_blocked
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.threads import in_parts, part_sizes
@@ -66,6 +66,11 @@ def cell_weights(known: torch.Tensor, unseen: float) -> torch.Tensor:
     """Weights ``(B, 1, h, w)``, 1 on average, of cells known as far as ``known (B, h, w)``; ``unseen`` is the unknown ones' over the known ones'."""
     weight = unseen + (1 - unseen) * known[:, None]
     return weight / weight.mean()
+
+
+def _seeds(generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
+    """``(n,) int64`` what the generators were seeded with; a restored one has the seed of the one whose state it took."""
+    return torch.tensor([g.initial_seed() & (1 << 63) - 1 for g in generators], device=device)
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,8 @@ class WorldPack(nn.Module):
             generators: one for each slot: all that is random in a slot comes from its own.
             evaluations: network evaluations; None takes the model's default.
             poses: ``(n, 5)`` poses of the frames to predict where they are known (evaluation along recorded poses); None lets the model move.
-            motion: where the model moves: ``likeliest`` takes the motion that most probably happens, ``drawn`` one by its probability.
+            motion: where the model moves: ``likeliest`` takes the motion that most probably happens, ``drawn`` one by its probability, by a chance
+                that is one for each place of an episode: the seed of its generator says which.
             on_device: leave the frames on the model's device.
         """
         act = check_action(actions, "actions")
@@ -280,7 +286,7 @@ class WorldPack(nn.Module):
         body = Body(here, action, memory.motion[index], memory.actions[index])
         if known is None:
             near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
-            chances = (draw_chances(generators, self.device),) if motion == "drawn" else ()
+            chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
             latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise, *chances), evaluations)
         else:
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)

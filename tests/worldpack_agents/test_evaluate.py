@@ -1,6 +1,7 @@
 """An agent is judged on its own task unless another is asked for; replays say where imagination was lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.worldpack_env.fakes import FakeModel, make_bank
 from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, BenchTrainConfig, bench_memory, bench_speed, bench_train
 from worldpack_agents.cli import _parse_for_agents
-from worldpack_agents.compare import CompareConfig, replay
+from worldpack_agents.compare import CompareConfig, compare, replay
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.evaluate import EvalAgentConfig, describe, task_of
 from worldpack_agents.rollouts import Played
@@ -77,6 +78,21 @@ def test_a_replay_that_imagination_loses_says_so_and_stands_still() -> None:
     assert len(lost.imagined_frames) == len(lost.imagined_poses) == steps + 1
     assert np.array_equal(lost.imagined_frames[0], lost.imagined_frames[-1])
     assert np.linalg.norm(sound.imagined_poses[-1] - sound.imagined_poses[0]) > 3
+
+
+def test_a_comparison_can_play_the_starts_of_another(tmp_path: Path) -> None:
+    env = EnvConfig(nav_range=5, num_starts=2, max_episode_steps=4, model="voxel-64-recent", split="test")
+    common = {"agents": ("compass",), "env": env, "episodes": 2, "num_envs": 2, "replays": 1, "videos": 0}
+    first = compare(CompareConfig(out=tmp_path / "a", save_starts=True, **common)).data
+    file = tmp_path / "a" / "starts.npz"
+    other = replace(env, split="train", model="voxel-64")
+    second = compare(CompareConfig(out=tmp_path / "b", starts=file, **{**common, "env": other})).data
+    assert second["world_seeds"] == first["world_seeds"], "not those of the other task"
+    assert second["agents"][0]["real"] == first["agents"][0]["real"]
+    with pytest.raises(ValueError, match="has 2 starts, 3 episodes were asked for; play at most 2"):
+        compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "episodes": 3}))
+    with pytest.raises(ValueError, match="The starts are for"):
+        compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "env": replace(env, task="LoopNav")}))
 
 
 def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:

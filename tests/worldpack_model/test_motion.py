@@ -17,6 +17,7 @@ from worldpack_model.motion import (
     MotionModel,
     MotionPrediction,
     advance,
+    chances_of_places,
     commanded_distance,
     forgetful,
     realised,
@@ -113,6 +114,34 @@ def test_alternatives_are_drawn_by_their_probability() -> None:
     edges = MotionPrediction(split.logits[:2], split.means[:2]).drawn(torch.tensor([0.0, 1 - 2**-24]))
     assert torch.equal(edges, means[[0, 3]])
     assert torch.equal(split.drawn(chance), split.drawn(chance))
+
+
+def test_what_stops_a_jump_stops_a_walk() -> None:
+    """One chance serves both, as if a step or a wall were there."""
+    means = torch.tensor([0.8, 0.0])[:, None] * torch.tensor([0.0, 0, 1])
+    chance = torch.rand(4000, generator=torch.Generator().manual_seed(0))
+
+    def stopped(share: float) -> torch.Tensor:
+        return MotionPrediction(torch.tensor([1 - share, share]).log().expand(4000, -1), means.expand(4000, -1, -1)).drawn(chance)[:, 2] == 0
+
+    walk, jump = stopped(0.5), stopped(0.2)
+    assert (walk | ~jump).all()
+    assert (walk & ~jump).float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_chances_are_uniform_and_belong_to_places() -> None:
+    far = torch.randint(-3000, 3000, (20000, 3), generator=torch.Generator().manual_seed(1)).double()
+    bodies = body(20000)
+    bodies = bodies._replace(pose=torch.cat([far + 0.5, bodies.pose[:, 3:]], dim=1))
+    seeds = torch.randint(2**62, (20000,), generator=torch.Generator().manual_seed(2))
+    chance = chances_of_places(seeds, bodies)
+    assert ((chance >= 0) & (chance < 1)).all()
+    ranked = chance.sort().values
+    assert (ranked - torch.linspace(0, 1, 20000)).abs().max() < 0.015, "uniform (Kolmogorov-Smirnov)"
+    for other in (chances_of_places(seeds + 1, bodies), chances_of_places(seeds, bodies._replace(pose=bodies.pose + torch.eye(5)[0]))):
+        assert abs(torch.corrcoef(torch.stack([chance, other]))[0, 1]) < 0.03, "another seed, the next block"
+    higher = bodies._replace(pose=bodies.pose + 0.9 * torch.eye(5)[1], last_motion=torch.ones(20000, 3))
+    assert torch.equal(chances_of_places(seeds, higher), chance), "the same column, in the middle of a jump too"
 
 
 def test_shaken_poses_lead_to_the_truth() -> None:

@@ -60,7 +60,7 @@ def test_slots_do_not_depend_on_the_batch(model: WorldPack) -> None:
     assert np.abs(together[1].astype(int) - alone[1].astype(int)).max() <= 1
 
 
-def test_motion_that_is_drawn_comes_from_the_slots_own_generator(model: WorldPack) -> None:
+def test_motion_that_is_drawn_comes_from_the_slots_own_seed(model: WorldPack) -> None:
     def run(order: list[int]) -> np.ndarray:
         memory, gens = start(model, 3), generators(10, 11, 12)
         shown = [model.predict(memory, order, ACTIONS[order], [gens[i] for i in order], motion="drawn") for _ in range(6)]

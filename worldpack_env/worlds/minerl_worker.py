@@ -179,7 +179,7 @@ class MineRLEngine:
                 ) from error
             raise
         self._last: Frame | None = None
-        self._reward, self._done, self._success = 0.0, False, False
+        self._reward, self._done, self._success, self._touched = 0.0, False, False, False
 
     def about(self) -> dict[str, str]:
         """Versions, for logs and reports."""
@@ -301,7 +301,7 @@ class MineRLEngine:
 
     def _begin(self, seed: int) -> Frame:
         self.env.seed(seed)
-        self._reward, self._done, self._success = 0.0, False, False
+        self._reward, self._done, self._success, self._touched = 0.0, False, False, False
         frame = self._see(self.env.reset())
         for _ in range(SETTLE_TICKS):
             if frame is not None:
@@ -321,7 +321,9 @@ class MineRLEngine:
         if "error" in info:  # MineRL goes on with a random observation here
             raise EngineError("MineRL lost its engine: {}".format(info["error"]))
         self._reward += float(reward)
-        self._done, self._success = bool(done), bool(done) and float(reward) > 0.5 * TOUCH_REWARD
+        # A mission that ends where the goal is touched may say so some ticks after it has paid for that.
+        self._touched = self._touched or float(reward) > 0.5 * TOUCH_REWARD
+        self._done, self._success = bool(done), bool(done) and self._touched
         if done and self.mission is None:
             raise EngineError("MineRL ended the mission without being asked to; the player may have died or the engine have quit.")
         return observation

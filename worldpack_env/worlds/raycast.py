@@ -355,10 +355,13 @@ def _walk(
     walks: NDArray[np.int64],
     depth: NDArray[np.float64],
     hits: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    todo: NDArray[np.int64],
 ) -> None:
-    """Walks rays through the grid; ``walks (8, n)`` is room to work in.
+    """Walks rays through the grid; ``walks (8, n)`` and ``todo (n,)`` are room to work in.
 
-    Fills ``depth`` (n,) in blocks and ``hits`` (n,): 8 * index into ``cells`` + face (0 -x, 1 +x, 2 -y, 3 +y, 4 -z, 5 +z), or -1 for sky.
+    Fills ``depth`` (n,) in blocks (where something is hit), ``hits`` (n,): 8 * index into ``cells`` + face (0 -x, 1 +x, 2 -y, 3 +y, 4 -z, 5 +z),
+    or -1 for sky, and ``blocks`` (n,): 2 * the kind of the block hit, 0 for sky.
     The cell of the eye itself never counts, and water does not for an eye in water (``wet``).
     """
     ox, oy, oz = eye[0], eye[1], eye[2]
@@ -366,27 +369,36 @@ def _walk(
         _enter_grid(eye, far, count, rays, walks, depth)
     else:
         _enter(eye, box, far, count, rays, walks, depth)
-    for n in range(count):
-        t, cell, face = depth[n], walks[6, n], walks[7, n]
-        depth[n], hits[n] = math.inf, -1
-        if cell < 0:
-            continue
+    # Most rays end in the block that they meet first. They are told from the others without a branch: a wrong guess costs more than a step.
+    left, starts, faces = 0, walks[6], walks[7]
+    for m in range(count):
+        n = np.uint64(m)
+        cell = starts[n]
+        c = cells[np.uint64(max(cell, 0))]  # unsigned: numba then leaves out its test for negative indices
+        inside, solid = cell >= 0, (c != AIR) & (c < OUTSIDE) & ~(wet & (c == WATER))
+        hits[n] = 8 * cell + faces[n] if inside & solid else -1
+        blocks[n] = 2 * np.int64(c) if inside & solid else 0
+        todo[np.uint64(left)] = m
+        left += 1 if inside & ~solid else 0
+    for m in range(left):
+        n = todo[np.uint64(m)]
+        t, cell, face = depth[n], starts[n], faces[n]
         dx, dy, dz, gx, gy, gz = rays[2, n], rays[3, n], rays[4, n], rays[5, n], rays[6, n], rays[7, n]
         if dy > 0.0 and dy * dy > horizon[int(_bearing(dx, dz) * (0.25 * _BEARINGS)) & (_BEARINGS - 1)] ** 2 * (dx * dx + dz * dz):
             continue
         tx, ty, tz, ax, ay, az = walks[0, n], walks[1, n], walks[2, n], walks[3, n], walks[4, n], walks[5, n]
         px, py, pz = (1 if dx >= 0.0 else 0), (1 if dy >= 0.0 else 0), (1 if dz >= 0.0 else 0)
         jx, jy, jz = (2 * px - 1) * PAD_Y * PAD_Z, (2 * py - 1) * PAD_Z, 2 * pz - 1
-        c = cells[np.uint64(cell)]  # unsigned: numba then leaves out its test for negative indices
+        c = cells[np.uint64(cell)]
         while True:
             if c == AIR:
                 mx, my, q = 0, 0, 0
                 while c == AIR:
                     # Masks, not branches: which axis is next cannot be predicted, and a wrong guess costs more than the whole step.
+                    q = min(tx, ty, tz)
                     mx = ((tx - ty) & (tx - tz)) >> 63
-                    my = ~mx & ((ty - tz) >> 63)
-                    mz = ~(mx | my)
-                    q = (tx & mx) | (ty & my) | (tz & mz)
+                    y_first = (ty - tz) >> 63
+                    my, mz = ~mx & y_first, ~(mx | y_first)
                     tx += ax & mx
                     ty += ay & my
                     tz += az & mz
@@ -400,7 +412,7 @@ def _walk(
                 if wet and c == WATER:
                     c = np.uint8(AIR)
                     continue
-                depth[n], hits[n] = t, 8 * cell + face
+                depth[n], hits[n], blocks[n] = t, 8 * cell + face, 2 * np.int64(c)
                 break
             # Nothing in this tile of columns reaches the ray: jump to where it leaves the tile or sinks to the tile's top.
             iz, iy, ix = cell % PAD_Z - 1, cell // PAD_Z % PAD_Y - 1, cell // (PAD_Y * PAD_Z) - 1
@@ -428,14 +440,10 @@ def _walk(
 
 
 @njit(cache=True, error_model="numpy")
-def _surroundings(cells: NDArray[np.uint8], column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
-    """Fills ``blocks (n,)`` of walked rays: 2 * the kind of the block hit, and 1 more where something is above the air in front of its face.
-
-    It is as if the sun stood in the zenith. 0 for sky.
-    """
+def _darken(column_top: NDArray[np.int16], count: int, hits: NDArray[np.int64], blocks: NDArray[np.int64]) -> None:
+    """Adds 1 to ``blocks (n,)`` of walked rays where something is above the air in front of the face hit, as if the sun stood in the zenith."""
     for n in range(count):
         if hits[n] < 0:
-            blocks[n] = 0
             continue
         cell, face = hits[n] >> 3, np.uint64(hits[n] & 7)  # unsigned indices: see _walk
         column = cell // PAD_Z
@@ -443,7 +451,7 @@ def _surroundings(cells: NDArray[np.uint8], column_top: NDArray[np.int16], count
         nx, ny, nz = ix - 1 + _FACE_X[face], column - ix * PAD_Y - 1 + _FACE_Y[face], cell - column * PAD_Z - 1 + _FACE_Z[face]
         above = column_top[np.uint64(min(max(nx, 0), SIZE_X - 1)), np.uint64(min(max(nz, 0), SIZE_Z - 1))]
         shaded = np.int64(above > ny) & np.int64(nx >= 0) & np.int64(nx < SIZE_X) & np.int64(nz >= 0) & np.int64(nz < SIZE_Z)
-        blocks[n] = 2 * np.int64(cells[np.uint64(cell)]) + shaded
+        blocks[n] += shaded
 
 
 @njit(cache=True, error_model="numpy")
@@ -570,7 +578,7 @@ def _render(
     step = 2.0 * half / rows
     # Rays go in batches: one simple loop after the other over arrays that stay in the cache.
     rays, depth, hits, colours = np.empty((8, _BATCH)), np.empty(_BATCH), np.empty(_BATCH, np.int64), np.empty((3, _BATCH))
-    walks, blocks = np.empty((8, _BATCH), np.int64), np.empty(_BATCH, np.int64)
+    walks, blocks, todo = np.empty((8, _BATCH), np.int64), np.empty(_BATCH, np.int64), np.empty(_BATCH, np.int64)
     pixels = frame[above:].reshape((rows - above) * columns, 3)
     centres = np.empty((3, total))
     j, i = above, 0
@@ -583,8 +591,8 @@ def _render(
             if i == columns:
                 j, i = j + 1, 0
         _aim(basis, count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, walks, depth, hits)
-        _surroundings(cells, column_top, count, hits, blocks)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, count, rays, walks, depth, hits, blocks, todo)
+        _darken(column_top, count, hits, blocks)
         _shade(eye, far, wet, step, count, rays, depth, hits, blocks, colours)
         for n in range(count):
             for k in range(3):
@@ -609,8 +617,8 @@ def _render(
                 rays[0, 4 * n + m] = step * (i + 0.5 + _OFFSET_I[m] - 0.5 * columns)
                 rays[1, 4 * n + m] = half - step * (above + j + 0.5 + _OFFSET_J[m])
         _aim(basis, 4 * count, rays)
-        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, walks, depth, hits)
-        _surroundings(cells, column_top, 4 * count, hits, blocks)
+        _walk(cells, tile_top, eye, box, horizon, far, wet, 4 * count, rays, walks, depth, hits, blocks, todo)
+        _darken(column_top, 4 * count, hits, blocks)
         _shade(eye, far, wet, step, 4 * count, rays, depth, hits, blocks, colours)
         for n in range(count):
             here, m = marked[start + n], 4 * n
@@ -638,15 +646,16 @@ def _hits(
     horizon = np.empty(_BEARINGS)
     _find_horizon(column_top, fine_top, eye, VIEW_DISTANCE, horizon)
     step = 2.0 * half / rows
-    rays, walks, t, hits = np.empty((8, columns)), np.empty((8, columns), np.int64), np.empty(columns), np.empty(columns, np.int64)
+    rays, walks, t = np.empty((8, columns)), np.empty((8, columns), np.int64), np.empty(columns)
+    hits, blocks, todo = np.empty(columns, np.int64), np.empty(columns, np.int64), np.empty(columns, np.int64)
     for j in range(rows):
         for i in range(columns):
             rays[0, i] = step * (i + 0.5 - 0.5 * columns)
             rays[1, i] = half - step * (j + 0.5)
         _aim(basis, columns, rays)
-        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, walks, t, hits)
+        _walk(cells, tile_top, eye, box, horizon, VIEW_DISTANCE, wet, columns, rays, walks, t, hits, blocks, todo)
         for i in range(columns):
-            depth[j, i] = t[i]
+            depth[j, i] = t[i] if hits[i] >= 0 else math.inf
             cell, face = hits[i] >> 3, hits[i] & 7
             iz, iy, ix = cell % PAD_Z - 1, cell // PAD_Z % PAD_Y - 1, cell // (PAD_Y * PAD_Z) - 1
             ids[j, i] = -1 if hits[i] < 0 else ((ix * SIZE_Y + iy) * SIZE_Z + iz) * 6 + face

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from worldpack_env.starts import StartBank, start_at
-from worldpack_env.worlds import BackendUnavailable, make_world
+from worldpack_env.worlds import BackendUnavailable, make_world, malmo_server
 from worldpack_env.worlds.malmo_server import MalmoServer, Mission, Player, Quest
 from worldpack_env.worlds.minerl import WORKER, MineRLWorld
 from worldpack_env.worlds.minerl_worker import COMMANDS
@@ -241,6 +241,39 @@ def test_minerls_own_navigate(backend: str, dense: bool, server: MalmoServer, mo
     assert terminated and not truncated and info["is_success"] and reward == pytest.approx(100.0, abs=5.0 if dense else 0.0)
     assert env.reset()[1]["distance"] > 50.0, "the next episode"
     env.close()
+
+
+@pytest.mark.parametrize("late", [1, 5])
+def test_a_mission_that_ends_after_it_paid_was_a_success(late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Player):
+        """Ends the mission so many ticks after the touch."""
+
+        touched: int | None = None
+
+        def tick(self, commands: str) -> None:
+            super().tick(commands)
+            if self.done and self.touched is None:
+                self.touched = self._ticks
+            self.done = self.touched is not None and self._ticks >= self.touched + late
+
+    monkeypatch.setattr(malmo_server, "Player", Slow)
+    goal = hidden(0)
+    direct = VoxelWorld()
+    direct.reset(0)
+    pose = np.array([goal[0] + 0.5, goal[1] + 4.0, goal[2] + 0.5, 0.0, 0.0])
+    with MalmoServer() as server:
+        world = MineRLWorld(python=python_of("minerl-0.4"), backend="minerl-0.4", server=server.port, mission="navigate")
+        world.reset(0, pose)  # falls onto the block
+        told = []
+        while not (told and told[-1].done) and len(told) < 12:
+            mission = world.step(np.zeros(9, np.float32)).mission
+            assert mission is not None
+            told.append(mission)
+        world.close()
+    paid = next(n for n, mission in enumerate(told) if mission.reward)
+    assert [mission.reward for mission in told].count(100.0) == 1 and told[-1].done and told[-1].success
+    assert len(told) > paid + (late >= TICKS_PER_STEP)
+    assert not any(mission.success for mission in told[:paid])
 
 
 def hidden(seed: int) -> np.ndarray:
