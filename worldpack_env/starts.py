@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -531,8 +532,12 @@ class StartBank:
         """Reads a bank written by :meth:`save`.
 
         Raises:
-            ValueError: if the file is no such bank; nothing in it is executed.
+            ValueError: if there is no such file, or it is no such bank; nothing in it is executed.
         """
+        if not os.path.isfile(path):
+            raise ValueError(f"There is no file of starts {path}; StartBank.save and `worldpack compare --save-starts` write one.")
+        if not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
+            raise ValueError(f"{path} is no start bank of format {_FORMAT} (not a .npz file); make it again with StartBank.save.")
         with np.load(path, allow_pickle=False) as file:
             try:
                 about = json.loads(str(file["about"]))

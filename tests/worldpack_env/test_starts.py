@@ -274,3 +274,11 @@ def test_starts_at_the_spawns_of_worlds() -> None:
     bank.close()
     with pytest.raises(ValueError, match="split"):
         StartBank.from_spawns("voxel", split="tests")
+
+
+def test_what_is_no_file_of_starts_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no file of starts .*--save-starts"):
+        StartBank.load(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="no start bank of format"):
+        StartBank.load(tmp_path / "text.npz")

@@ -282,6 +282,31 @@ def test_more_folders_of_episodes_join_the_data(episodes: Path, tmp_path: Path) 
         LatentDataset.joined([])
 
 
+def test_the_motion_model_learns_from_rollouts_made_for_it_and_goes_on_after_a_kill(episodes: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    write_episode(more, turning_episode(4, length=10))
+    first = train_model(small(episodes, tmp_path / "first"))
+    settings = {"init": str(first), "autoencoder": str(first), "steps": 0, "more_data": (more,), "more_share": 0.2}
+    settings |= {"rollout_steps": 24, "own_share": 1.0, "motion_steps": 8}
+    whole = small(episodes, tmp_path / "whole", motion_rollouts=5, **settings)
+    expected = sha256(train_model(whole) / "motion.safetensors")
+    frames = load_file(whole.out / "rollouts-state" / "replay.safetensors")["frames"]
+    assert len(frames) > 3
+    assert expected != sha256(train_model(small(episodes, tmp_path / "none", **settings)) / "motion.safetensors")
+
+    def stop(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        if stage == "rollouts" and (done, total) == (2, 3):
+            raise Stop
+
+    cut = replace(whole, out=tmp_path / "cut")
+    with pytest.raises(Stop):
+        train_model(cut, stop)
+    assert sha256(train_model(cut) / "motion.safetensors") == expected
+    for wrong in ({"more_share": 1.0}, {"more_data": ()}):
+        with pytest.raises(ValueError, match="expected between 0 and 1 with some"):
+            train_model(replace(whole, out=tmp_path / "wrong", **wrong))
+
+
 def test_no_steps_leave_the_denoiser_as_it_is(episodes: Path, tmp_path: Path) -> None:
     first = train_model(small(episodes, tmp_path / "first"))
     second = train_model(small(episodes, tmp_path / "second", init=str(first), autoencoder=str(first), steps=0))
