@@ -224,14 +224,14 @@ def baseline_of(source: str) -> tuple[str, float] | None:
         raise ValueError(f"Agent {source!r}: after the colon comes the share of random actions, such as {name}:0.3, not {share!r}.") from None
 
 
-def open_policy(source: str, action_set: ActionSet, *, name: str | None = None, deterministic: bool = True, trust: bool = False) -> Policy:
+def open_policy(source: str, action_set: ActionSet, *, name: str | None = None, deterministic: bool = False, trust: bool = False) -> Policy:
     """The policy that a command line names: a baseline, or the run folder, checkpoint or zip of a trained agent.
 
     Args:
         source: see the module's table, or a path.
         action_set: the environment's.
         name: what a trained agent is called.
-        deterministic: a trained agent takes the likeliest action instead of drawing one.
+        deterministic: a trained agent takes the likeliest action instead of drawing one (see ``AgentPolicy``).
         trust: allow to unpickle a policy zip that is not part of a run folder.
 
     Raises:

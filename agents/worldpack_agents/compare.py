@@ -65,8 +65,8 @@ class CompareConfig:
     """Replays shown as side-by-side video."""
     flattered_videos: int = 2
     """Episodes shown of each agent that imagination flatters."""
-    deterministic: bool = True
-    """Agents take the likeliest action instead of drawing one."""
+    deterministic: bool = False
+    """Agents take the likeliest action instead of drawing one as in training."""
     seed: int = 0
     """Seed of everything random."""
     trust: bool = False

@@ -49,7 +49,6 @@ class DemoConfig:
             env=held_out,
             episodes=episodes,
             replays=min(16, episodes),
-            deterministic=False,
             seed=self.seed,
         )
 

@@ -35,8 +35,8 @@ class EvalAgentConfig:
     """Episodes, one from each start."""
     num_envs: int = 16
     """Episodes played at the same time."""
-    deterministic: bool = True
-    """Take the likeliest action instead of drawing one."""
+    deterministic: bool = False
+    """Take the likeliest action instead of drawing one as in training."""
     seed: int = 0
     """Seed of everything random."""
     trust: bool = False

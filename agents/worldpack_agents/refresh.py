@@ -198,7 +198,7 @@ def collect(config: RefreshConfig, number: int, agent: TrainAgentConfig, tell: T
         starts = range(agent.env.num_starts, env.num_starts)
         rollout, action_set = open_rollout(env, "real", min(agent.num_envs, config.episodes))
         world = make_world(env.world, frame_size=rollout.bank.frame_size)
-        policy = open_policy(str(agent.out), action_set, deterministic=False)
+        policy = open_policy(str(agent.out), action_set)
         policy = Clumsy(policy, config.random_share, action_set.space) if config.random_share else policy
         with contextlib.closing(policy), contextlib.closing(world), contextlib.closing(rollout):
             while missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +23,9 @@ from worldpack_env.starts import Start
 Progress = Callable[[int, int], None]
 """Called as ``progress(episodes_done, episodes_in_all)``."""
 
+
+EXPLORE: Final = 0.05
+"""Share of random actions of a policy that has values and no probabilities."""
 
 Facts = dict[str, NDArray[Any]]
 """What ``Rollout.info`` tells of the running episodes, with a leading axis n."""
@@ -54,13 +57,18 @@ class Policy(ABC):
 class AgentPolicy(Policy):
     """A trained Stable-Baselines3 policy; a recurrent one keeps one state an episode.
 
-    An agent of DQN or QR-DQN has values and no probabilities: it takes the best action, also where actions are to be drawn.
+    Actions are drawn as in training, unless ``deterministic``. A policy that sees one picture and takes the likeliest action for good stands before
+    a wall for ever in an engine, where the same pose gives the same picture; imagined pictures are never quite the same, and free it. Judged so, an
+    agent looks worse in the engine than it is, and imagination more flattering.
+
+    An agent of DQN or QR-DQN has values and no probabilities: it takes the best action, and where actions are drawn any action in one of 20
+    cases, as Mnih et al. 2015 (doi 10.1038/nature14236) judged theirs.
 
     What it draws comes from one generator an episode, not from torch's global one as in ``policy.predict``: an episode is then the same whatever
     is played beside it.
     """
 
-    def __init__(self, agent: LoadedAgent, *, name: str = "agent", deterministic: bool = True) -> None:
+    def __init__(self, agent: LoadedAgent, *, name: str = "agent", deterministic: bool = False) -> None:
         self.agent, self.name, self.deterministic = agent, name, deterministic
         self._rngs: dict[int, np.random.Generator] = {}
         self._states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -94,7 +102,7 @@ class AgentPolicy(Policy):
             values = action_values(policy, shown)
             if values is not None:
                 best: NDArray[np.int64] = values.argmax(dim=1).cpu().numpy()
-                return best
+                return best if self.deterministic else self._explore(best, values.shape[1], episodes)
             distribution = self._distribution(shown, episodes)
             if isinstance(distribution, torch.distributions.Categorical):
                 return self._choose(distribution.probs.double().cpu().numpy(), episodes)
@@ -114,6 +122,10 @@ class AgentPolicy(Policy):
         for i, episode in enumerate(episodes):
             self._states[episode] = (hidden[:, i : i + 1], cell[:, i : i + 1])
         return made.distribution
+
+    def _explore(self, best: NDArray[np.int64], actions: int, episodes: Sequence[int]) -> NDArray[np.int64]:
+        rngs = [self._rngs[e] for e in episodes]
+        return np.array([rng.integers(actions) if rng.random() < EXPLORE else action for rng, action in zip(rngs, best, strict=True)], np.int64)
 
     def _choose(self, probabilities: NDArray[np.float64], episodes: Sequence[int]) -> NDArray[np.int64]:
         if self.deterministic:

@@ -112,7 +112,7 @@ def test_agents_with_values_are_evaluated_and_learn_in_the_engine_and_in_imagina
         config = valued(run, env=env, where=where, num_envs=2, total_steps=96, eval_every=48, eval_episodes=1, eval_in=("real",))
         assert train_agent(config).steps == 96
         assert (run / "best").is_dir()
-    result = evaluate_agent(EvalAgentConfig(agent=str(tmp_path / "real"), env=env.with_split("test"), episodes=2, deterministic=False))
+    result = evaluate_agent(EvalAgentConfig(agent=str(tmp_path / "real"), env=env.with_split("test"), episodes=2))
     assert result["episodes"] == 2
 
 

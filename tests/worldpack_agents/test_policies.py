@@ -11,6 +11,9 @@ from tests.worldpack_agents.agent_fakes import SIZE, quadrants
 from tests.worldpack_agents.test_train import small
 from tests.worldpack_env.fakes import make_start
 from worldpack_agents.checkpoints import LoadedAgent, load_agent, space_from_dict, space_to_dict
+from worldpack_agents.compare import CompareConfig
+from worldpack_agents.dqn import DQNConfig
+from worldpack_agents.evaluate import EvalAgentConfig
 from worldpack_agents.policies import NavFeatures, PolicyConfig, algorithm_class, goal_numbers
 from worldpack_agents.rollouts import AgentPolicy
 from worldpack_agents.train import train_agent
@@ -70,7 +73,7 @@ def test_recurrent_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
-    policy = AgentPolicy(agent, deterministic=False)
+    policy = AgentPolicy(agent)
 
     def drawn(episodes: list[int], rows: list[int]) -> list[int]:
         for episode in episodes:
@@ -89,7 +92,7 @@ def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
 
 
 def test_drawn_actions_follow_the_policys_probabilities(agent: LoadedAgent) -> None:
-    policy = AgentPolicy(agent, deterministic=False)
+    policy = AgentPolicy(agent)
     probabilities = np.array([[0.0, 0.7, 0.3, 0.0]])
     policy.begin(0, 5, START)
     counts = np.bincount([policy._choose(probabilities, [0])[0] for _ in range(2000)], minlength=4) / 2000
@@ -104,6 +107,28 @@ def test_the_likeliest_action_is_that_of_stable_baselines(agent: LoadedAgent) ->
         policy.begin(episode, episode, START)
     expected, _ = agent.policy.predict({"image": shown["image"].transpose(0, 3, 1, 2), "compass": shown["compass"]}, deterministic=True)
     assert policy.act(shown, {}, range(6)).tolist() == expected.tolist()
+
+
+def test_values_are_explored_in_one_of_twenty_steps(tmp_path: Path) -> None:
+    valued = load_agent(
+        train_agent(small(tmp_path, algorithm="dqn", dqn=DQNConfig(buffer_size=256, learning_starts=64, batch_size=16)), env=quadrants(8)).run
+    )
+    shown = look(1)
+
+    def acts(policy: AgentPolicy) -> list[int]:
+        policy.begin(0, 5, START)
+        return [int(policy.act(shown, {}, [0])[0]) for _ in range(2000)]
+
+    best = set(acts(AgentPolicy(valued, deterministic=True)))
+    assert len(best) == 1
+    others = np.mean([action not in best for action in acts(AgentPolicy(valued))])
+    assert others == pytest.approx(0.05 * 3 / 4, abs=0.015)
+
+
+def test_agents_are_judged_with_drawn_actions_unless_asked(agent: LoadedAgent) -> None:
+    assert not AgentPolicy(agent).deterministic
+    assert not CompareConfig(agents=("random",), out=Path("x")).deterministic
+    assert not EvalAgentConfig().deterministic
 
 
 def test_an_agent_of_another_task_is_refused(agent: LoadedAgent) -> None:
