@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "refresh": "train an agent in imagination, let it play in the engine, teach the world model what it met, and go on",
     "eval-agent": "success, return and path length of an agent, in imagination or in the engine",
     "compare": "the same starts in imagination and in the engine; writes a report",
-    "study": "the same training under several conditions and seeds, judged in the engine; memory, memory-abca, curriculum, horizon, budget, budget-loop, or a file of your own",
+    "study": "the same training under several conditions and seeds, judged in the engine: memory, curriculum, horizon, budget, or a file of your own",
     "play": "walk by hand, in imagination or in the engine (opens a window)",
     "info": "parameters and exact token budget of a preset or a model, beside the paper's",
     "bench": "measure the speed of imagination and of training in it, and what memory costs",
