@@ -469,14 +469,13 @@ def _doctor(words: Sequence[str]) -> None:
 
 def _study(words: Sequence[str]) -> None:
     from worldpack_agents.study import StudyConfig, folder_of, run_study
-    from worldpack_agents.study_report import study_rows
+    from worldpack_agents.study_report import study_heads, study_rows
 
     config = _parse(StudyConfig, words, "study")
     with _Bars() as bars:
         report = run_study(config, bars.tell)
-    heads = ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success over {report['study']['against']}"]
     seeds = ", ".join(map(str, report["study"]["seeds"]))
-    _table(heads, study_rows(report), f"{report['study']['title']} Seeds {seeds}; in the engine on held-out worlds, mean [95 %]")
+    _table(study_heads(report), study_rows(report), f"{report['study']['title']} Seeds {seeds}; in the engine on held-out worlds, mean [95 %]")
     _say(f"Report: {(folder_of(config) / 'study.html').resolve()}")
 
 

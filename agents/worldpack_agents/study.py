@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -55,6 +54,8 @@ from worldpack_model.provenance import provenance, weights_id
 log = logging.getLogger(__name__)
 
 SHIPPED: Final = Path(__file__).with_name("studies")
+LEVELS: Final = (0.5, 0.8)
+"""Success in the evaluations of a training whose first time is reported."""
 Tell = Callable[[str, int, int], None]
 
 
@@ -72,6 +73,8 @@ class StudyConfig:
     """The small version, which shows that everything works and nothing else."""
     ray: bool = False
     """Run the cells on the Ray cluster that RAY_ADDRESS names, or on one that is started here; needs worldpack-env[ray]."""
+    change: tuple[str, ...] = ()
+    """Settings of every condition's training to change, as in the file: total_steps=49152 in='"real"' curriculum.teacher='"gated"'."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ def shipped_studies() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def read_study(source: str, *, smoke: bool = False) -> Study:
-    """Reads a study by the name of a shipped one, or from a file.
+def read_study(source: str, *, smoke: bool = False, change: Sequence[str] = ()) -> Study:
+    """Reads a study by the name of a shipped one, or from a file; ``change`` holds entries of its base to change, ``KEY=VALUE`` in TOML.
 
     Raises:
         ValueError: if there is none, or it is not understood; the message says what is wrong.
@@ -121,6 +124,12 @@ def read_study(source: str, *, smoke: bool = False) -> Study:
     base, evaluate, small = dict(data.get("base", {})), dict(data.get("evaluate", {})), data.get("smoke", {}) if smoke else {}
     for key, value in small.items():
         (evaluate if key in {f.name for f in fields(EvalAgentConfig)} - {f.name for f in fields(TrainAgentConfig)} else base)[key] = value
+    for entry in change:
+        key, _, value = entry.partition("=")
+        try:
+            base[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"change {entry!r} is not KEY=VALUE with a TOML value, such as total_steps=1024 or in='\"real\"': {error}.") from None
     seeds = tuple(int(seed) for seed in data["seeds"])
     study = Study(path.stem, data["title"], data.get("question", ""), against, seeds[:1] if smoke else seeds, base, conditions, evaluate)
     for name in conditions:  # what is wrong shows before anything is trained
@@ -183,14 +192,27 @@ def aggregate(scores: NDArray[np.float64], *, seed: int = 0, resamples: int = RE
 
 def difference(first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
     """Mean of ``first (S, E)`` less that of ``second (S', E)``, the same starts in both: seeds are drawn apart, episodes together."""
+    means = _paired_means(first, second, seed, resamples)
+    low, high = np.quantile(means[:, 0] - means[:, 1], [0.025, 0.975])
+    return asdict(Interval(float(first.mean() - second.mean()), float(low), float(high), first.shape[1]))
+
+
+def ratio(first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any] | None:
+    """Mean of ``first`` over that of ``second``, drawn as in :func:`difference`; None where the second's may be 0."""
+    means = _paired_means(first, second, seed, resamples)
+    if means[:, 1].min() <= 0:
+        return None
+    low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
+    return asdict(Interval(float(first.mean() / second.mean()), float(low), float(high), first.shape[1]))
+
+
+def _paired_means(first: NDArray[np.float64], second: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
     rng = np.random.default_rng([seed, 53])
     values = []
     for _ in range(resamples):
         episodes = rng.integers(first.shape[1], size=first.shape[1])
-        a, b = (s[rng.integers(len(s), size=len(s))][:, episodes].mean() for s in (first, second))
-        values.append(a - b)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return asdict(Interval(float(first.mean() - second.mean()), float(low), float(high), first.shape[1]))
+        values.append([s[rng.integers(len(s), size=len(s))][:, episodes].mean() for s in (first, second)])
+    return np.array(values)
 
 
 def _resample(scores: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -237,7 +259,7 @@ def run_study(config: StudyConfig, tell: Tell = lambda what, done, total: None) 
     """
     from worldpack_agents.study_report import write_study_report
 
-    study = read_study(config.study, smoke=config.smoke)
+    study = read_study(config.study, smoke=config.smoke, change=config.change)
     if config.seeds:
         study = replace(study, seeds=config.seeds)
     folder = folder_of(config)
@@ -254,8 +276,17 @@ def run_study(config: StudyConfig, tell: Tell = lambda what, done, total: None) 
         "smoke": config.smoke,
         "conditions": {c: {name: aggregate(table[c]) for name, table in tables.items()} for c in study.conditions},
         "differences": [
-            {"condition": c, "over": study.against} | {name: difference(table[c], table[study.against]) for name, table in tables.items()}
+            {"condition": c, "over": study.against}
+            | {name: difference(table[c], table[study.against]) for name, table in tables.items()}
+            | {"success_ratio": ratio(tables["success"][c], tables["success"][study.against])}
             for c in others
+        ],
+        "steps_to": [
+            {
+                "success": level,
+                "steps": {c: [steps_to(cell["evaluations"], level) for cell in cells if cell["condition"] == c] for c in study.conditions},
+            }
+            for level in LEVELS
         ],
         "cells": cells,
         "interval": "95 %, bootstrap over seeds and episodes",
@@ -307,6 +338,6 @@ def _on_ray(study: Study, todo: Sequence[tuple[str, int]], folder: Path, tell: T
     return [done[i] for i in range(len(todo))]
 
 
-def steps_to(evaluations: Sequence[Mapping[str, Any]], success: float, *, where: str = "real") -> float:
-    """Env steps at which an agent's evaluations first reached a success, infinity if they never did."""
-    return next((float(line["step"]) for line in evaluations if line["in"] == where and line["success"]["mean"] >= success), math.inf)
+def steps_to(evaluations: Sequence[Mapping[str, Any]], success: float, *, where: str = "real") -> int | None:
+    """Env steps at which an agent's evaluations first reached a success, None if they never did."""
+    return next((int(line["step"]) for line in evaluations if line["in"] == where and line["success"]["mean"] >= success), None)

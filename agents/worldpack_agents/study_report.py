@@ -17,9 +17,16 @@ _COLOURS: Final = ("dream", "engine", "third", "ink")
 _STYLES: Final = ("-", "--", ":", "-.")
 
 
+def study_heads(report: dict[str, Any]) -> list[str]:
+    """The heads of the columns of :func:`study_rows`."""
+    against = report["study"]["against"]
+    return ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success less {against}'s", f"success / {against}'s"]
+
+
 def study_rows(report: dict[str, Any]) -> list[list[str]]:
-    """The findings as text: condition, success, its inter-quartile mean, SPL, and success over that of the condition compared with."""
+    """The findings as text: condition, success, SPL, its inter-quartile mean, success less that of the condition compared with, and by that."""
     over = {d["condition"]: Interval(**d["success"]).text(percent=True) for d in report["differences"]}
+    of = {d["condition"]: Interval(**d["success_ratio"]).text() for d in report["differences"] if d["success_ratio"]}
     return [
         [
             name,
@@ -27,6 +34,7 @@ def study_rows(report: dict[str, Any]) -> list[list[str]]:
             Interval(**found["spl"]["mean"]).text(),
             Interval(**found["spl"]["iqm"]).text(),
             over.get(name, ""),
+            of.get(name, ""),
         ]
         for name, found in report["conditions"].items()
     ]
@@ -40,7 +48,7 @@ def write_study_report(report: dict[str, Any], path: Path) -> None:
         ("Success in the engine", [(c, Interval(**v["success"]["mean"])) for c, v in conditions.items()]),
         ("SPL, inter-quartile mean", [(c, Interval(**v["spl"]["iqm"])) for c, v in conditions.items()]),
     ]
-    heads = ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success over {html.escape(study['against'])}"]
+    heads = [html.escape(head) for head in study_heads(report)]
     rows = [f"<th>{html.escape(name)}</th>" + "".join(cell(text) if text else "<td></td>" for text in texts) for name, *texts in study_rows(report)]
     small = "<p><b>This is the small version, which shows that everything works and nothing else.</b></p>" if report["smoke"] else ""
     picture = figures.condition_chart(charts, name="found", percent=[True, False])
@@ -74,7 +82,13 @@ def _learning(report: dict[str, Any]) -> str:
     chart = ("Success while learning", "% of validation episodes in the engine", lines)
     picture = figures.line_charts([chart], x=steps, xlabel="thousand env steps of training", name="learning")
     told = "Bands reach from the least to the greatest seed."
-    return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div></section>"
+    heads = ["first evaluation with success of at least", *(html.escape(name) for name in report["conditions"])]
+    rows = []
+    for line in report["steps_to"]:
+        found = [", ".join("never" if at is None else f"{at:,}" for at in line["steps"][name]) for name in report["conditions"]]
+        rows.append(f"<th>{line['success']:.0%}</th>" + "".join(f"<td>{text}</td>" for text in found))
+    steps = f"<p>Env steps of training, seed by seed:</p>{table(heads, rows)}"
+    return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div>{steps}</section>"
 
 
 def _profile(report: dict[str, Any]) -> str:

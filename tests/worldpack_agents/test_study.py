@@ -12,6 +12,7 @@ from worldpack_agents.study import (
     aggregate,
     difference,
     interquartile_mean,
+    ratio,
     read_study,
     run_study,
     shipped_studies,
@@ -83,7 +84,28 @@ def test_steps_to_a_success() -> None:
     lines = [{**line, "step": 10}, {"in": "imagined", "success": {"mean": 1.0}, "step": 20}, {**line, "step": 30, "success": {"mean": 0.8}}]
     assert steps_to(lines, 0.4) == 10
     assert steps_to(lines, 0.5) == 30
-    assert steps_to(lines, 0.9) == float("inf")
+    assert steps_to(lines, 0.9) is None
+
+
+def test_settings_are_changed_from_the_command_line(file: Path) -> None:
+    study = read_study(str(file), change=["total_steps=128", 'in="real"', "curriculum.lessons=['AB-5']"])
+    config = train_config(study, "slow", 0, Path("x"))
+    assert (config.total_steps, config.where, config.curriculum.lessons) == (128, "real", ("AB-5",))
+    with pytest.raises(ValueError, match="'in=real' is not KEY=VALUE with a TOML value"):
+        read_study(str(file), change=["in=real"])
+    with pytest.raises(ValueError, match="'total_steps' is not KEY=VALUE"):
+        read_study(str(file), change=["total_steps"])
+    with pytest.raises(ValueError, match="there is no setting 'steps'"):
+        read_study(str(file), change=["steps=5"])
+
+
+def test_a_ratio_is_paired_and_none_where_nobody_succeeds() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(50)
+    twice = ratio(np.tile(2 * hard, (3, 1)), np.tile(hard, (3, 1)))
+    assert twice is not None
+    assert (twice["mean"], twice["low"], twice["high"]) == pytest.approx((2.0, 2.0, 2.0))
+    assert ratio(np.ones((3, 4)), np.zeros((3, 4))) is None
 
 
 def test_every_shipped_study_is_understood() -> None:
