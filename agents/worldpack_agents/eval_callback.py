@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from worldpack_agents.callbacks import cut_curve, save_policy
 from worldpack_agents.checkpoints import BEST, LoadedAgent, newest_checkpoint, write_checkpoint
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.evaluate import summarise
-from worldpack_agents.rollouts import AgentPolicy, open_rollout, play
+from worldpack_agents.figures import gif
+from worldpack_agents.rollouts import AgentPolicy, Played, open_rollout, play
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Rollout
 
@@ -22,14 +24,24 @@ FILE = "evaluation.jsonl"
 
 
 class EvalCallback(BaseCallback):
-    """Every so many env steps, plays the agent (likeliest actions) and appends a line for each place to ``evaluation.jsonl``.
+    """Every so many env steps, plays the agent (with drawn actions, as it trains) and appends a line for each place to ``evaluation.jsonl``.
 
     Training is the same with and without it: the episodes have environments and sources of chance of their own. The agent with the most success in
     the first place (of equals the one with the greater return) is kept in ``best/``.
     """
 
     def __init__(
-        self, run: Path, env: EnvConfig, where: Sequence[Where], *, every: int, episodes: int, recurrent: bool, from_step: int, model: Any = None
+        self,
+        run: Path,
+        env: EnvConfig,
+        where: Sequence[Where],
+        *,
+        every: int,
+        episodes: int,
+        recurrent: bool,
+        from_step: int,
+        videos: int = 0,
+        model: Any = None,
     ) -> None:
         """Prepares the callback.
 
@@ -41,10 +53,12 @@ class EvalCallback(BaseCallback):
             episodes: how many starts are played.
             recurrent: whether the policy carries a state.
             from_step: where training goes on; later lines are dropped, they will be made again.
+            videos: how many of the episodes TensorBoard shows, as pictures that move.
             model: a loaded ``WorldPack`` to imagine with, None loads the task's.
         """
         super().__init__()
         self._run, self._where, self._every, self._episodes, self._recurrent = run, tuple(where), every, episodes, recurrent
+        self._videos = videos
         self._env, self._model, self._last = env.with_split("val", num_starts=episodes), model, from_step
         self._open: dict[Where, tuple[Rollout, ActionSet]] = {}
         cut_curve(run / FILE, from_step)
@@ -75,7 +89,9 @@ class EvalCallback(BaseCallback):
         for where in self._where:
             rollout, actions = self._rollout(where)
             agent = AgentPolicy(LoadedAgent(policy=policy, recurrent=self._recurrent, source=str(self._run), steps=steps, digest=""))
-            results[where] = summarise(play(rollout, actions, agent, range(self._episodes), seed=0))
+            played = play(rollout, actions, agent, range(self._episodes), seed=0, keep_frames=self._videos)
+            results[where] = summarise(played)
+            self._show(where, played[: self._videos], steps)
         policy.set_training_mode(training)
         with (self._run / FILE).open("a") as file:
             for where, result in results.items():
@@ -89,6 +105,19 @@ class EvalCallback(BaseCallback):
             self._best = score
             about = {"in": self._where[0], "success": score[0], "return": score[1]}
             write_checkpoint(self._run, steps, partial(save_policy, self.model), about, keep=1, into=BEST)
+
+    def _show(self, where: Where, episodes: Sequence[Played], steps: int) -> None:
+        """Hands episodes to TensorBoard; Stable-Baselines3's own ``Video`` would need moviepy for it."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for written in self.logger.output_formats:
+            if isinstance(written, TensorBoardOutputFormat):
+                for number, episode in enumerate(episodes):
+                    assert episode.frames is not None
+                    height, width = episode.frames.shape[1:3]
+                    image = Summary.Image(height=2 * height, width=2 * width, colorspace=3, encoded_image_string=gif(episode.frames, scale=2))
+                    value = Summary.Value(tag=f"eval/{where}_episode_{number}", image=image)
+                    written.writer.file_writer.add_summary(Summary(value=[value]), steps)
 
     def _rollout(self, where: Where) -> tuple[Rollout, ActionSet]:
         if where not in self._open:

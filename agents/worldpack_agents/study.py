@@ -276,9 +276,12 @@ def run_study(config: StudyConfig, tell: Tell = lambda what, done, total: None) 
         "smoke": config.smoke,
         "conditions": {c: {name: aggregate(table[c]) for name, table in tables.items()} for c in study.conditions},
         "differences": [
-            {"condition": c, "over": study.against}
-            | {name: difference(table[c], table[study.against]) for name, table in tables.items()}
-            | {"success_ratio": ratio(tables["success"][c], tables["success"][study.against])}
+            {
+                "condition": c,
+                "over": study.against,
+                "success_ratio": ratio(tables["success"][c], tables["success"][study.against]),
+                **{name: difference(table[c], table[study.against]) for name, table in tables.items()},
+            }
             for c in others
         ],
         "steps_to": [

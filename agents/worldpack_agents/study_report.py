@@ -84,9 +84,9 @@ def _learning(report: dict[str, Any]) -> str:
     told = "Bands reach from the least to the greatest seed."
     heads = ["first evaluation with success of at least", *(html.escape(name) for name in report["conditions"])]
     rows = []
-    for line in report["steps_to"]:
-        found = [", ".join("never" if at is None else f"{at:,}" for at in line["steps"][name]) for name in report["conditions"]]
-        rows.append(f"<th>{line['success']:.0%}</th>" + "".join(f"<td>{text}</td>" for text in found))
+    for reached in report["steps_to"]:
+        found = [", ".join("never" if at is None else f"{at:,}" for at in reached["steps"][name]) for name in report["conditions"]]
+        rows.append(f"<th>{reached['success']:.0%}</th>" + "".join(f"<td>{text}</td>" for text in found))
     steps = f"<p>Env steps of training, seed by seed:</p>{table(heads, rows)}"
     return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div>{steps}</section>"
 

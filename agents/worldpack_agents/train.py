@@ -128,6 +128,8 @@ class TrainAgentConfig:
     """Episodes of each."""
     eval_in: tuple[Where, ...] = ("real",)
     """Where: real, imagined, or both. The agent that does best in the first is kept in best/."""
+    eval_videos: int = 1
+    """How many of the episodes TensorBoard shows as moving pictures."""
     policy_device: str = "cpu"
     """Where the policy runs: cpu, cuda or auto; small policies are fastest on the CPU."""
     progress: bool = True
@@ -142,6 +144,8 @@ class TrainAgentConfig:
         for name in ("num_envs", "total_steps", "checkpoint_every", "keep_checkpoints", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.eval_videos < 0:
+            raise ValueError(f"eval_videos must be at least 0, not {self.eval_videos}.")
         if self.num_envs * self.ppo.n_steps < 2:
             raise ValueError("An update needs at least two transitions; raise num_envs or n_steps.")
         if not 0 <= self.real_envs < self.num_envs or (self.real_envs and self.where == "real"):
@@ -158,7 +162,7 @@ class TrainAgentConfig:
             raise ValueError(f"seed must not be below 0, got {self.seed}.")
 
 
-_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device", "eval_every", "eval_episodes", "eval_in")
+_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device", "eval_every", "eval_episodes", "eval_in", "eval_videos")
 """Settings that do not decide the result and may differ when a run is continued."""
 
 
@@ -276,6 +280,7 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
                 episodes=config.eval_episodes,
                 recurrent=recurrent,
                 from_step=steps,
+                videos=config.eval_videos,
                 model=world_model,
             )
         )

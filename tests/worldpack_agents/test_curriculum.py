@@ -1,11 +1,14 @@
 """Teachers against literal odds, lessons in the environment, and that a run with a curriculum continues where it stopped."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
 from tests.worldpack_agents.test_train import small, weights
 from worldpack_agents.callbacks import read_curve
@@ -13,6 +16,7 @@ from worldpack_agents.checkpoints import BEST, checkpoints, load_agent
 from worldpack_agents.curriculum import CurriculumConfig, Lesson, lessons_of, make_teacher, parse_lesson
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.eval_callback import FILE
+from worldpack_agents.figures import FRAME_MS, gif
 from worldpack_agents.train import train_agent
 
 LOOP = EnvConfig(task="LoopNav", nav_range=7, num_starts=3)
@@ -120,6 +124,27 @@ def test_evaluation_changes_nothing_and_keeps_the_best(tmp_path: Path) -> None:
     about = json.loads((best / "manifest.json").read_text())
     assert (about["success"], about["return"]) == score
     assert load_agent(best).steps == about["steps"]
+
+    shown = EventAccumulator(str(watched.out / "tensorboard"), size_guidance={IMAGES: 0}).Reload()
+    assert shown.Tags()[IMAGES] == ["eval/real_episode_0"]
+    pictures = shown.Images("eval/real_episode_0")
+    assert [picture.step for picture in pictures] == [256, 512]
+    moving = Image.open(io.BytesIO(pictures[0].encoded_image_string))
+    assert moving.size == (128, 128) == (pictures[0].width, pictures[0].height)
+    assert moving.n_frames > 1
+    assert moving.info["duration"] == FRAME_MS
+
+
+def test_a_gif_shows_every_frame() -> None:
+    frames = np.zeros((3, 8, 10, 3), np.uint8)
+    frames[1, 2:4] = (200, 30, 30)
+    frames[2, :, 5] = (30, 30, 200)
+    moving = Image.open(io.BytesIO(gif(frames, scale=3)))
+    for number, frame in enumerate(frames):
+        moving.seek(number)
+        seen = np.asarray(moving.convert("RGB"))
+        assert seen.shape == (24, 30, 3)
+        assert np.abs(seen[::3, ::3].astype(int) - frame).max() <= 8, number
 
 
 def test_evaluations_after_the_place_where_training_goes_on_are_made_again(tmp_path: Path) -> None:
