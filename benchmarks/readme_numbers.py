@@ -162,6 +162,28 @@ def agreement_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def study_table(data: dict[str, Any]) -> list[str]:
+    """What a study found: success of each condition, beside that of the one it is compared with."""
+    study, over = data["study"], {d["condition"]: d for d in data["differences"]}
+    episodes, reached = len(data["cells"][0]["success"]), data["steps_to"][-1]
+    lines = [
+        f"**{study['title']}** {study['question']}",
+        f"{len(study['seeds'])} seeds, {data['cells'][0]['steps']:,} env steps of training each; judged in the engine from {episodes} starts",
+        f"in held-out worlds. The last column: env steps after which validation success was first {reached['success']:.0%}, seed by seed.",
+        "",
+        f"| learned in | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s | SPL | steps to {reached['success']:.0%} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in data["conditions"].items():
+        less, by = (over[name]["success"], over[name]["success_ratio"]) if name in over else (None, None)
+        steps = ", ".join("never" if at is None else f"{at:,}" for at in reached["steps"][name])
+        lines.append(
+            f"| `{name}` | {interval(found['success']['mean'], percent=True)} | {interval(less, percent=True) if less else ''} "
+            f"| {interval(by) if by else ''} | {interval(found['spl']['mean'])} | {steps} |"
+        )
+    return lines
+
+
 def engines_table(data: dict[str, Any]) -> list[str]:
     """Speed of the minecraft world."""
     ready, processor = data["ready_seconds"], data["provenance"]["machine"]["processor"]
@@ -338,6 +360,7 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
 
 WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json", "minecraft_speed.json")
 
+STUDIES = {"budget": "budget", "budget-loop": "budget-loop", "memory": "memory", "memory-abca": "memory-abca"}
 PARTS = (
     (
         "ablation.json",
@@ -362,6 +385,7 @@ PARTS = (
         minecraft_table,
     ),
     ("agreement.json", "python benchmarks/agreement.py > benchmarks/results/agreement.json", agreement_table),
+    *((f"study-{name}.json", f"worldpack study {flags}", study_table) for name, flags in STUDIES.items()),
     (
         "speed.json",
         "worldpack bench speed --compile --out benchmarks/results/speed.json --picture docs/images/roofline.png",

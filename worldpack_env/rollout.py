@@ -324,6 +324,18 @@ class Rollout:
         goal = self.goal.observe(_some(self._state).take(rows), self._now["pose"][rows], starts)
         return {"image": self._now["image"][rows], **{key: self._shown(value) for key, value in goal.items()}}
 
+    def context(self, slot: int) -> Observation:
+        """What an agent would have seen before the episode that just began in ``slot``, oldest first: leading axis ``k - 1``.
+
+        The frames of its start but the last, which is the first observation; the goal is the episode's first one, as it lies from each pose.
+        """
+        start = _some(self._starts[slot])
+        before = len(start.frames) - 1
+        goal = self.goal.observe(_some(self._state).take([slot] * before), start.poses[:-1], [start] * before) if before else {}
+        if not before:
+            goal = {key: np.zeros((0, *(space.shape or ())), space.dtype) for key, space in self.goal.spaces.items()}
+        return {"image": start.frames[:-1], **goal}
+
     def info(self, slots: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Facts about ``slots``, as new arrays with a leading axis n.
 

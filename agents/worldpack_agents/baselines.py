@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_agents.checkpoints import load_agent
-from worldpack_agents.rollouts import AgentPolicy, Facts, Policy
+from worldpack_agents.rollouts import AgentPolicy, Context, Facts, Policy
 from worldpack_env.actions import TURN_DEGREES, ActionSet
 from worldpack_env.explorers import Script, Style, make_action, walk_to
 from worldpack_env.rollout import Observation
@@ -44,7 +44,7 @@ class RandomPolicy(Policy):
         self.space = space
         self._rngs: dict[int, np.random.Generator] = {}
 
-    def begin(self, episode: int, seed: int, start: Start) -> None:
+    def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:
         """Seeds the episode's generator."""
         self._rngs[episode] = np.random.default_rng([seed, 17])
 
@@ -110,7 +110,7 @@ class OraclePolicy(Policy):
         self._goals: dict[int, tuple[Start, Surface, np.random.Generator]] = {}
         self._scripts: dict[int, tuple[int, Script]] = {}
 
-    def begin(self, episode: int, seed: int, start: Start) -> None:
+    def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:
         """Looks up the ground of the start's world."""
         self._goals[episode] = (start, self._surface(start.world, start.seed), np.random.default_rng([seed, 31]))
         self._scripts.pop(episode, None)
@@ -183,10 +183,10 @@ class Clumsy(Policy):
         """As the policy checks."""
         self.policy.check(observation, action)
 
-    def begin(self, episode: int, seed: int, start: Start) -> None:
+    def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:
         """Begins both."""
-        self.policy.begin(episode, seed, start)
-        self._random.begin(episode, seed, start)
+        self.policy.begin(episode, seed, start, context)
+        self._random.begin(episode, seed, start, context)
         self._rngs[episode] = np.random.default_rng([seed, 37])
 
     def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> Any:

@@ -49,6 +49,8 @@ class LoadedAgent:
     """Env steps it was trained for; None where the file does not tell."""
     digest: str
     """sha256 of the policy file."""
+    warm_up: bool = False
+    """Whether its state begins after the frames before an episode (see worldpack_agents.warm_up)."""
 
 
 def space_to_dict(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -230,7 +232,10 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
     policy = kind.policy_aliases[name](observation, action, lambda _: 0.0, **policy_kwargs(sizes, algorithm)).to(device)
     policy.load_state_dict(read_policy_tensors(chosen / POLICY, device))
     policy.set_training_mode(False)
-    return LoadedAgent(policy=policy, recurrent=algorithm == "recurrent-ppo", source=str(chosen), steps=steps, digest=digest)
+    recurrent = algorithm == "recurrent-ppo"
+    # agents from before there was a warm-up learned without
+    warm_up = recurrent and data["config"]["policy"].get("warm_up", False)
+    return LoadedAgent(policy=policy, recurrent=recurrent, warm_up=warm_up, source=str(chosen), steps=steps, digest=digest)
 
 
 def read_policy_tensors(path: Path, device: str = "cpu", *, part: str = "policy") -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
@@ -39,6 +39,7 @@ class EvalCallback(BaseCallback):
         every: int,
         episodes: int,
         recurrent: bool,
+        warm_up: bool,
         from_step: int,
         videos: int = 0,
         model: Any = None,
@@ -52,13 +53,14 @@ class EvalCallback(BaseCallback):
             every: env steps between evaluations.
             episodes: how many starts are played.
             recurrent: whether the policy carries a state.
+            warm_up: whether that begins after the frames before an episode.
             from_step: where training goes on; later lines are dropped, they will be made again.
             videos: how many of the episodes TensorBoard shows, as pictures that move.
             model: a loaded ``WorldPack`` to imagine with, None loads the task's.
         """
         super().__init__()
         self._run, self._where, self._every, self._episodes, self._recurrent = run, tuple(where), every, episodes, recurrent
-        self._videos = videos
+        self._warm_up, self._videos = warm_up, videos
         self._env, self._model, self._last = env.with_split("val", num_starts=episodes), model, from_step
         self._open: dict[Where, tuple[Rollout, ActionSet]] = {}
         cut_curve(run / FILE, from_step)
@@ -88,7 +90,8 @@ class EvalCallback(BaseCallback):
         results = {}
         for where in self._where:
             rollout, actions = self._rollout(where)
-            agent = AgentPolicy(LoadedAgent(policy=policy, recurrent=self._recurrent, source=str(self._run), steps=steps, digest=""))
+            learner = LoadedAgent(policy, self._recurrent, source=str(self._run), steps=steps, digest="", warm_up=self._warm_up)
+            agent = AgentPolicy(learner)
             played = play(rollout, actions, agent, range(self._episodes), seed=0, keep_frames=self._videos)
             results[where] = summarise(played)
             self._show(where, played[: self._videos], steps)
@@ -117,7 +120,7 @@ class EvalCallback(BaseCallback):
                     height, width = episode.frames.shape[1:3]
                     image = Summary.Image(height=2 * height, width=2 * width, colorspace=3, encoded_image_string=gif(episode.frames, scale=2))
                     value = Summary.Value(tag=f"eval/{where}_episode_{number}", image=image)
-                    written.writer.file_writer.add_summary(Summary(value=[value]), steps)
+                    cast(Any, written.writer)._get_file_writer().add_summary(Summary(value=[value]), steps)
 
     def _rollout(self, where: Where) -> tuple[Rollout, ActionSet]:
         if where not in self._open:

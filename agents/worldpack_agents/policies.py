@@ -33,6 +33,8 @@ class PolicyConfig:
     """Width of the two hidden layers of actor and critic, or of the values."""
     lstm: int = 128
     """Width of the LSTM (recurrent-ppo)."""
+    warm_up: bool = True
+    """The LSTM has seen the frames before an episode, such as the way out of a loop, when the episode begins (recurrent-ppo)."""
     quantiles: int = 50
     """Quantiles of every action's return (qr-dqn)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from worldpack_agents.checkpoints import LoadedAgent
 from worldpack_agents.env_config import TASKS, EnvConfig, Where
 from worldpack_agents.policies import action_values
 from worldpack_agents.vec_env import channels_first, channels_first_space
+from worldpack_agents.warm_up import warm_state
 from worldpack_env.actions import ActionSet
 from worldpack_env.rollout import Observation, Rollout
 from worldpack_env.starts import Start
@@ -26,6 +28,8 @@ Progress = Callable[[int, int], None]
 
 EXPLORE: Final = 0.05
 """Share of random actions of a policy that has values and no probabilities."""
+
+Context = Callable[[], Observation]
 
 Facts = dict[str, NDArray[Any]]
 """What ``Rollout.info`` tells of the running episodes, with a leading axis n."""
@@ -43,8 +47,11 @@ class Policy(ABC):
             ValueError: if it does not; the message says what to choose.
         """
 
-    def begin(self, episode: int, seed: int, start: Start) -> None:  # noqa: B027 - many keep nothing
-        """Episode number ``episode`` is about to begin from ``start``; all that is random in it comes from ``seed``."""
+    def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:  # noqa: B027 - many keep nothing
+        """Episode number ``episode`` is about to begin from ``start``; all that is random in it comes from ``seed``.
+
+        ``context`` gives what an agent would have seen before, ``Rollout.context``.
+        """
 
     @abstractmethod
     def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> Any:
@@ -86,13 +93,13 @@ class AgentPolicy(Policy):
                 f"{action}; choose the goal_obs, action_set and frames that it was trained with."
             )
 
-    def begin(self, episode: int, seed: int, start: Start) -> None:
-        """Seeds the episode's generator; a recurrent policy forgets."""
+    def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:
+        """Seeds the episode's generator; a recurrent policy forgets, or sees the context if it was trained so."""
         self._rngs[episode] = np.random.default_rng([seed, 19])
         if self.agent.recurrent:
             lstm = self.agent.policy.lstm_actor
             nothing = torch.zeros(lstm.num_layers, 1, lstm.hidden_size, device=self.agent.policy.device)
-            self._states[episode] = (nothing, nothing)
+            self._states[episode] = warm_state(self.agent.policy, context())[0] if self.agent.warm_up else (nothing, nothing)
 
     def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> NDArray[Any]:
         """The policy's actions."""
@@ -237,7 +244,8 @@ def play(
             running |= begun
             observed, facts = rollout.observe(free), rollout.info(free)
             for i, episode in enumerate(begun.values()):
-                policy.begin(episode, seed * 1_000_003 + episode, rollout.bank[start_indices[episode]])
+                context = partial(rollout.context, free[i])
+                policy.begin(episode, seed * 1_000_003 + episode, rollout.bank[start_indices[episode]], context)
                 poses[episode], actions[episode], blocked[episode] = [facts["pose"][i]], [], []
                 if episode in kept:
                     frames[episode] = [observed["image"][i]]

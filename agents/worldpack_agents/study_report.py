@@ -87,8 +87,8 @@ def _learning(report: dict[str, Any]) -> str:
     for reached in report["steps_to"]:
         found = [", ".join("never" if at is None else f"{at:,}" for at in reached["steps"][name]) for name in report["conditions"]]
         rows.append(f"<th>{reached['success']:.0%}</th>" + "".join(f"<td>{text}</td>" for text in found))
-    steps = f"<p>Env steps of training, seed by seed:</p>{table(heads, rows)}"
-    return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div>{steps}</section>"
+    reached_at = f"<p>Env steps of training, seed by seed:</p>{table(heads, rows)}"
+    return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div>{reached_at}</section>"
 
 
 def _profile(report: dict[str, Any]) -> str:

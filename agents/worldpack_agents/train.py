@@ -39,6 +39,7 @@ from worldpack_agents.eval_callback import EvalCallback
 from worldpack_agents.policies import VALUE_BASED, Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_agents.run_lock import locked
 from worldpack_agents.vec_env import SB3VecEnv
+from worldpack_agents.warm_up import WarmUp, rollout_of, warm_policy
 from worldpack_model.checkpoint import CheckpointError, resolve_device
 from worldpack_model.provenance import versions
 
@@ -217,6 +218,8 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         try:
             if config.algorithm in VALUE_BASED:  # before the folder is claimed
                 check_buffer(config.dqn, cast(spaces.Dict, envs.observation_space), config.num_envs)
+            if config.algorithm == "recurrent-ppo" and config.policy.warm_up:
+                rollout_of(envs)
             _claim(config, envs)
             return _train(config, envs, newest, world_model)
         finally:
@@ -240,6 +243,8 @@ def _open(config: TrainAgentConfig) -> tuple[Any, gym.vector.VectorEnv[Any, Any,
 
 def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[str, Any]] | None, world_model: Any) -> TrainResult:
     model = build(config, envs)
+    if config.algorithm == "recurrent-ppo" and config.policy.warm_up:
+        model.policy.warm_up = WarmUp(model, rollout_of(envs))
     steps = 0
     if newest is not None:
         path, manifest = newest
@@ -279,6 +284,7 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
                 every=config.eval_every,
                 episodes=config.eval_episodes,
                 recurrent=recurrent,
+                warm_up=recurrent and config.policy.warm_up,
                 from_step=steps,
                 videos=config.eval_videos,
                 model=world_model,
@@ -313,7 +319,7 @@ def _start_from(source: Path, model: Any, config: TrainAgentConfig) -> None:
     there = read_run_config(run)
     for name, ours, theirs in (
         ("algorithm", config.algorithm, there["config"].get("algorithm")),
-        ("policy", asdict(config.policy), asdict(PolicyConfig()) | there["config"].get("policy", {})),
+        ("policy", asdict(config.policy), asdict(PolicyConfig(warm_up=False)) | there["config"].get("policy", {})),
         ("observation space", space_to_dict(model.observation_space), there["observation_space"]),
         ("action space", space_to_dict(model.action_space), there["action_space"]),
     ):
@@ -337,7 +343,8 @@ def build(config: TrainAgentConfig, envs: SB3VecEnv) -> Any:
     Raises:
         ValueError: if the settings do not fit the environments, or a package is missing.
     """
-    kind, policy = algorithm_class(config.algorithm)
+    kind, name = algorithm_class(config.algorithm)
+    policy = warm_policy() if config.algorithm == "recurrent-ppo" else name
     common: dict[str, Any] = {
         "policy_kwargs": policy_kwargs(config.policy, config.algorithm),
         "seed": config.seed,
@@ -407,8 +414,9 @@ def _check_claim(config: TrainAgentConfig) -> None:
         if (config.out / "checkpoints").exists():
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
-    # runs from before there was a setting had its default
-    old = _flat(deciding(TrainAgentConfig(out=config.out))) | _flat(read_run_config(config.out)["config"])
+    # runs from before there was a setting had its default, but for the warm-up, which they had not
+    default = _flat(deciding(TrainAgentConfig(out=config.out))) | {"policy.warm_up": False}
+    old = default | _flat(read_run_config(config.out)["config"])
     new = _flat(deciding(config))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:

@@ -41,7 +41,7 @@ def test_a_share_of_the_actions_is_random() -> None:
 
     def choices(share: float) -> list[int]:
         policy = Clumsy(CompassPolicy(actions), share, actions.space)
-        policy.begin(0, 7, start)
+        policy.begin(0, 7, start, dict)
         return [int(policy.act(ahead, {}, [0])[0]) for _ in range(2000)]
 
     assert set(choices(0.0)) == {0}

@@ -22,6 +22,10 @@ from worldpack_model.checkpoint import CheckpointError
 START = make_start()
 
 
+def nothing() -> dict[str, np.ndarray]:
+    raise AssertionError("a policy without a state does not look at the context")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
@@ -77,7 +81,7 @@ def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
 
     def drawn(episodes: list[int], rows: list[int]) -> list[int]:
         for episode in episodes:
-            policy.begin(episode, 100 + episode, START)
+            policy.begin(episode, 100 + episode, START, nothing)
         shown = {k: v[rows] for k, v in look(4).items()}
         return [int(a) for _ in range(12) for a in policy.act(shown, {}, episodes)]
 
@@ -94,7 +98,7 @@ def test_draws_come_from_the_episode_alone(agent: LoadedAgent) -> None:
 def test_drawn_actions_follow_the_policys_probabilities(agent: LoadedAgent) -> None:
     policy = AgentPolicy(agent)
     probabilities = np.array([[0.0, 0.7, 0.3, 0.0]])
-    policy.begin(0, 5, START)
+    policy.begin(0, 5, START, nothing)
     counts = np.bincount([policy._choose(probabilities, [0])[0] for _ in range(2000)], minlength=4) / 2000
     assert counts[0] == 0.0 == counts[3]
     assert counts[1] == pytest.approx(0.7, abs=0.04)
@@ -104,7 +108,7 @@ def test_the_likeliest_action_is_that_of_stable_baselines(agent: LoadedAgent) ->
     shown = look(6)
     policy = AgentPolicy(agent, deterministic=True)
     for episode in range(6):
-        policy.begin(episode, episode, START)
+        policy.begin(episode, episode, START, nothing)
     expected, _ = agent.policy.predict({"image": shown["image"].transpose(0, 3, 1, 2), "compass": shown["compass"]}, deterministic=True)
     assert policy.act(shown, {}, range(6)).tolist() == expected.tolist()
 
@@ -116,7 +120,7 @@ def test_values_are_explored_in_one_of_twenty_steps(tmp_path: Path) -> None:
     shown = look(1)
 
     def acts(policy: AgentPolicy) -> list[int]:
-        policy.begin(0, 5, START)
+        policy.begin(0, 5, START, nothing)
         return [int(policy.act(shown, {}, [0])[0]) for _ in range(2000)]
 
     best = set(acts(AgentPolicy(valued, deterministic=True)))
