@@ -42,13 +42,14 @@ def spearman(imagined: ArrayLike, real: ArrayLike) -> float:
 def mean_maximum_rank_violation(imagined: ArrayLike, real: ArrayLike) -> float:
     """Mean over policies of the largest real score difference that imagination ranks the wrong way round (SIMPLER: Li et al. 2024, arXiv:2405.05941).
 
-    0 is a perfect ranking; 0.05 means that a wrong choice costs about 0.05 of the score.
+    Policies i and j are ranked wrongly for i where (imagined i < imagined j) is not (real i < real j), as SIMPLER has it: of two that differ and that
+    imagination cannot tell apart, one is. 0 is a perfect ranking; 0.05 means that a wrong choice costs about 0.05 of the score.
 
     Raises:
         ValueError: if there are fewer than two policies or the lengths differ.
     """
     a, b = _pair(imagined, real)
-    wrong = np.sign(a[:, None] - a[None, :]) != np.sign(b[:, None] - b[None, :])
+    wrong = (a[:, None] < a[None, :]) != (b[:, None] < b[None, :])
     return float((np.abs(b[:, None] - b[None, :]) * wrong).max(axis=1).mean())
 
 

@@ -20,6 +20,9 @@ def test_rank_violation() -> None:
     assert mean_maximum_rank_violation([0.1, 0.5, 0.9], [0.0, 0.6, 0.7]) == 0.0
     # the first two are swapped: each loses their difference of 0.3, the third nothing
     assert mean_maximum_rank_violation([0.5, 0.1, 0.9], [0.3, 0.6, 0.7]) == pytest.approx(0.2)
+    # the first two cannot be told apart: the worse one of them is said to be no worse
+    assert mean_maximum_rank_violation([0.5, 0.5, 0.9], [0.3, 0.6, 0.7]) == pytest.approx(0.1)
+    assert mean_maximum_rank_violation([0.5, 0.6, 0.9], [0.4, 0.4, 0.7]) == 0.0, "equal policies cannot be ranked wrongly"
 
 
 def test_spearman_shares_ranks_of_equal_scores() -> None:
