@@ -1,5 +1,6 @@
 """A recurrent policy has seen the frames before an episode, and what it learns from is what it acted on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,4 +131,23 @@ def test_a_loaded_agent_warms_up_as_it_did_in_training(tmp_path: Path) -> None:
     assert policy._states[7][0].abs().max() > 0
     rollout.close()
     with pytest.raises(CheckpointError, match=r"policy.warm_up is True there and False here"):
-        train_agent(replace(with_it, policy=PolicyConfig(warm_up=False), total_steps=512))
+        train_agent(replace(with_it, policy=replace(with_it.policy, warm_up=False)))
+
+
+@pytest.mark.parametrize(("algorithm", "refused"), [("ppo", False), ("recurrent-ppo", True)])
+def test_runs_from_before_there_was_a_warm_up_go_on_as_they_were(tmp_path: Path, algorithm: str, refused: bool) -> None:
+    config = recurrent(tmp_path / "run", algorithm=algorithm, total_steps=128)
+    train_agent(config)
+    file = config.out / "config.json"
+    data = json.loads(file.read_text())
+    del data["config"]["policy"]["warm_up"]
+    file.write_text(json.dumps(data))
+    more = replace(config, total_steps=256)
+    if refused:
+        assert not load_agent(config.out).warm_up
+        with pytest.raises(CheckpointError, match=r"policy.warm_up is False there and True here"):
+            train_agent(more)
+        more = replace(more, policy=replace(config.policy, warm_up=False))
+    data["config"]["total_steps"] = 256
+    file.write_text(json.dumps(data))
+    assert train_agent(more).finished
