@@ -162,6 +162,23 @@ def agreement_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def stops_table(data: dict[str, Any]) -> list[str]:
+    """How often imagined bodies are stopped, and real ones."""
+    places = list(dict.fromkeys(line["in"] for line in data["lines"]))
+    lines = [
+        "**Are imagined bodies stopped as often as real ones?** Stops for every 10 blocks that agents walk which learn nothing, from",
+        f"{data['lines'][0]['stops_per_10_blocks']['count']} starts in held-out worlds ({data['task'].split(',')[0]}).",
+        "A simulator that stops too seldom makes careless agents.",
+        "",
+        f"| policy | {' | '.join('the engine' if place == 'the engine' else f'`{place}`' for place in places)} |",
+        "|---|" + "---|" * len(places),
+    ]
+    for policy in dict.fromkeys(line["policy"] for line in data["lines"]):
+        found = {line["in"]: interval(line["stops_per_10_blocks"]) for line in data["lines"] if line["policy"] == policy}
+        lines.append(f"| `{policy}` | {' | '.join(found[place] for place in places)} |")
+    return lines
+
+
 def study_table(data: dict[str, Any]) -> list[str]:
     """What a study found: success of each condition, beside that of the one it is compared with."""
     study, over = data["study"], {d["condition"]: d for d in data["differences"]}
@@ -385,6 +402,7 @@ PARTS = (
         minecraft_table,
     ),
     ("agreement.json", "python benchmarks/agreement.py > benchmarks/results/agreement.json", agreement_table),
+    ("stops.json", "python benchmarks/stops.py > benchmarks/results/stops.json", stops_table),
     *((f"study-{name}.json", f"worldpack study {flags}", study_table) for name, flags in STUDIES.items()),
     (
         "speed.json",
