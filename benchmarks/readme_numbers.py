@@ -142,6 +142,13 @@ def agreement_table(data: dict[str, Any]) -> list[str]:
     """Whether imagination ranks agents as the engine does."""
     found, starts = data["agreement"], data["agents"][0]["real"]["episodes"]
     worst = found["mean_maximum_rank_violation"]
+    if data["env"]["world"] == "minecraft":
+        return [
+            f"In `minecraft`, by `minecraft-64`, the same policies and range: Pearson's r {interval(found['pearson'])}, Spearman's",
+            f"{interval(found['spearman'])}, mean maximum rank violation {worst['mean']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].",
+            "",
+            "![Success in the minecraft world against success in imagination](docs/images/agreement-minecraft.png)",
+        ]
     lines = [
         f"**Does imagination rank agents as the engine does?** {len(data['agents'])} policies of graded skill on GoTo, range",
         f"{data['env']['nav_range']}: an agent at five times of its training in imagination, and agents that learn nothing, some with a share of",
@@ -402,6 +409,12 @@ PARTS = (
         minecraft_table,
     ),
     ("agreement.json", "python benchmarks/agreement.py > benchmarks/results/agreement.json", agreement_table),
+    (
+        "agreement-minecraft.json",
+        "python benchmarks/agreement.py --world minecraft --model minecraft-64 --out runs/agreement-minecraft "
+        "--picture docs/images/agreement-minecraft.png > benchmarks/results/agreement-minecraft.json",
+        agreement_table,
+    ),
     ("stops.json", "python benchmarks/stops.py > benchmarks/results/stops.json", stops_table),
     *((f"study-{name}.json", f"worldpack study {flags}", study_table) for name, flags in STUDIES.items()),
     (
