@@ -195,7 +195,7 @@ def study_table(data: dict[str, Any]) -> list[str]:
         f"{len(study['seeds'])} seeds, {data['cells'][0]['steps']:,} env steps of training each; judged in the engine from {episodes} starts",
         f"in held-out worlds. The last column: env steps after which validation success was first {reached['success']:.0%}, seed by seed.",
         "",
-        f"| learned in | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s | SPL | steps to {reached['success']:.0%} |",
+        f"| condition | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s | SPL | steps to {reached['success']:.0%} |",
         "|---|---|---|---|---|---|",
     ]
     for name, found in data["conditions"].items():
@@ -384,7 +384,13 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
 
 WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json", "minecraft_speed.json")
 
-STUDIES = {"budget": "budget", "budget-loop": "budget-loop", "memory": "memory", "memory-abca": "memory-abca"}
+STUDIES = {
+    "budget": "budget",
+    "budget-loop": "budget-loop",
+    "memory": "memory",
+    "memory-abca": "memory-abca",
+    "curriculum": "curriculum --change 'in=\"real\"' total_steps=4096 eval_every=1024",
+}
 PARTS = (
     (
         "ablation.json",
