@@ -190,12 +190,13 @@ def study_table(data: dict[str, Any]) -> list[str]:
     """What a study found: success of each condition, beside that of the one it is compared with."""
     study, over = data["study"], {d["condition"]: d for d in data["differences"]}
     episodes, reached = len(data["cells"][0]["success"]), data["steps_to"][-1]
+    level = f"{100 * reached['success']:.0f} %"
     lines = [
         f"**{study['title']}** {study['question']}",
         f"{len(study['seeds'])} seeds, {data['cells'][0]['steps']:,} env steps of training each; judged in the engine from {episodes} starts",
-        f"in held-out worlds. The last column: env steps after which validation success was first {reached['success']:.0%}, seed by seed.",
+        f"in held-out worlds. The last column: env steps after which validation success was first {level}, seed by seed.",
         "",
-        f"| condition | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s | SPL | steps to {reached['success']:.0%} |",
+        f"| condition | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s | SPL | steps to {level} |",
         "|---|---|---|---|---|---|",
     ]
     for name, found in data["conditions"].items():

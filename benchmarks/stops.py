@@ -8,6 +8,7 @@ A stop is a row of steps that want to walk ahead and get less than 0.2 blocks fa
 import argparse
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def main() -> None:
     env = EnvConfig(task="GoTo", nav_range=options.nav_range, split=options.split, num_starts=options.episodes, motion=options.motion)
     lines = []
     for model in (None, *options.models):
-        place = env if model is None else EnvConfig(**{**vars(env), "model": model})
+        place = env if model is None else replace(env, model=model)
         rollout, actions = open_rollout(place, "real" if model is None else "imagined", 16)
         for name in POLICIES:
             episodes = play(rollout, actions, open_policy(name, actions), range(options.episodes))

@@ -331,8 +331,9 @@ class Rollout:
         """
         start = _some(self._starts[slot])
         before = len(start.frames) - 1
-        goal = self.goal.observe(_some(self._state).take([slot] * before), start.poses[:-1], [start] * before) if before else {}
-        if not before:
+        if before:
+            goal = self.goal.observe(_some(self._state).take([slot] * before), start.poses[:-1], [start] * before)
+        else:
             goal = {key: np.zeros((0, *(space.shape or ())), space.dtype) for key, space in self.goal.spaces.items()}
         return {"image": start.frames[:-1], **goal}
 

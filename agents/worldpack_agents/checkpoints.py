@@ -166,6 +166,9 @@ def read_run_config(run: Path) -> dict[str, Any]:
             raise ValueError("keys are missing")
     except ValueError as error:
         raise CheckpointError(f"{path} is not a run's configuration ({error}); use another copy or train again.") from error
+    policy = data["config"].get("policy")
+    if isinstance(policy, dict) and data["config"].get("algorithm") == "recurrent-ppo":
+        policy.setdefault("warm_up", False)  # agents from before there was a warm-up learned without
     return data
 
 
@@ -233,9 +236,7 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
     policy.load_state_dict(read_policy_tensors(chosen / POLICY, device))
     policy.set_training_mode(False)
     recurrent = algorithm == "recurrent-ppo"
-    # agents from before there was a warm-up learned without
-    warm_up = recurrent and data["config"]["policy"].get("warm_up", False)
-    return LoadedAgent(policy=policy, recurrent=recurrent, warm_up=warm_up, source=str(chosen), steps=steps, digest=digest)
+    return LoadedAgent(policy=policy, recurrent=recurrent, warm_up=recurrent and sizes.warm_up, source=str(chosen), steps=steps, digest=digest)
 
 
 def read_policy_tensors(path: Path, device: str = "cpu", *, part: str = "policy") -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _learning(report: dict[str, Any]) -> str:
     rows = []
     for reached in report["steps_to"]:
         found = [", ".join("never" if at is None else f"{at:,}" for at in reached["steps"][name]) for name in report["conditions"]]
-        rows.append(f"<th>{reached['success']:.0%}</th>" + "".join(f"<td>{text}</td>" for text in found))
+        rows.append(f"<th>{100 * reached['success']:.0f} %</th>" + "".join(f"<td>{text}</td>" for text in found))
     reached_at = f"<p>Env steps of training, seed by seed:</p>{table(heads, rows)}"
     return f"<section><h2>How they learned</h2><p>{told}</p><div class='chart narrow'>{picture}</div>{reached_at}</section>"
 

@@ -319,7 +319,7 @@ def _start_from(source: Path, model: Any, config: TrainAgentConfig) -> None:
     there = read_run_config(run)
     for name, ours, theirs in (
         ("algorithm", config.algorithm, there["config"].get("algorithm")),
-        ("policy", asdict(config.policy), asdict(_before_warm_up(config.algorithm)) | there["config"].get("policy", {})),
+        ("policy", asdict(config.policy), asdict(PolicyConfig()) | there["config"].get("policy", {})),
         ("observation space", space_to_dict(model.observation_space), there["observation_space"]),
         ("action space", space_to_dict(model.action_space), there["action_space"]),
     ):
@@ -401,11 +401,6 @@ def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     return plain
 
 
-def _before_warm_up(algorithm: Algorithm) -> PolicyConfig:
-    """What a run folder from before there was a warm-up means; only recurrent agents know one."""
-    return PolicyConfig(warm_up=algorithm != "recurrent-ppo")
-
-
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
@@ -420,8 +415,7 @@ def _check_claim(config: TrainAgentConfig) -> None:
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
     # runs from before there was a setting had its default
-    default = _flat(deciding(TrainAgentConfig(out=config.out, policy=_before_warm_up(config.algorithm))))
-    old = default | _flat(read_run_config(config.out)["config"])
+    old = _flat(deciding(TrainAgentConfig(out=config.out))) | _flat(read_run_config(config.out)["config"])
     new = _flat(deciding(config))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:
