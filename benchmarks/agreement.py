@@ -12,13 +12,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from worldpack_agents.baselines import LADDER
 from worldpack_agents.checkpoints import checkpoints
 from worldpack_agents.compare import CompareConfig, compare
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.train import TrainAgentConfig, train_agent
 
 ROOT = Path(__file__).resolve().parent.parent
-BASELINES = ("random", "compass:0.9", "compass:0.8", "compass:0.6", "compass:0.3", "compass", "oracle:0.5", "oracle")
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Of the training, after which the agent is taken as a policy of its own."""
 
@@ -41,7 +41,7 @@ def main() -> None:
     run = train_agent(settings).run
     kept = checkpoints(run)
     taken = [str(kept[max(0, round(share * len(kept)) - 1)]) for share in SHARES]
-    config = CompareConfig(agents=(*reversed(taken), *BASELINES), out=options.out / "compare", env=env.with_split("test"), episodes=options.episodes)
+    config = CompareConfig(agents=(*reversed(taken), *LADDER), out=options.out / "compare", env=env.with_split("test"), episodes=options.episodes)
     data = compare(config, lambda what, done, total: print(f"\r{what}: {done}/{total}   ", end="", file=sys.stderr)).data
     for agent in data["agents"]:
         agent["source"] = str(Path(agent["source"]).name)

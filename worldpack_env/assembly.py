@@ -46,6 +46,8 @@ class NavOptions(TypedDict, total=False):
     """LoopNav's range in blocks: how far the goals are. Default 15."""
     start: StartMode
     """``spawn`` walks every leg; ``turn`` begins at the turn, with the way out as memory. Default ``spawn``."""
+    distractors: int
+    """Env steps of a detour between the way out and the way home (``turn`` alone): remembered, and of no use. Default 0."""
     goal_obs: Literal["compass", "vector", "image", "none"] | None
     """What the agent is told about its goal; None takes the id's own: ``image`` for GoToImage, ``none`` for Explore, else ``compass``."""
     action_set: Literal["nav-4", "nav-8", "box", "minerl"]
@@ -61,7 +63,7 @@ class NavOptions(TypedDict, total=False):
     num_starts: int
     """Number of starts. Default 64."""
     starts: StartBank | None
-    """A bank to use instead; then ``world``, ``nav_range``, ``start``, ``split`` and ``num_starts`` are the bank's."""
+    """A bank to use instead; then ``world``, ``nav_range``, ``start``, ``distractors``, ``split`` and ``num_starts`` are the bank's."""
     evaluations: int | None
     """Network evaluations per env step; None takes the model's default."""
     compile: bool
@@ -144,6 +146,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             loop=task.loop,
             nav_range=options.get("nav_range", 15),
             mode=options.get("start", "spawn"),
+            distractors=options.get("distractors", 0),
             split=options.get("split", "train"),
             size=options.get("num_starts", 64),
             frame_size=simulator.frame_size,

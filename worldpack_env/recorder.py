@@ -34,6 +34,7 @@ from worldpack_env.worlds import Surface, World, WorldView, make_world
 from worldpack_env.worlds.paths import (
     Cell,
     can_stand,
+    cell_of,
     find_path,
     goals_in_ring,
     path_points,
@@ -62,7 +63,7 @@ LOGGER = logging.getLogger(__name__)
 LOOP_TASKS: Final = ("ABA", "ABCA")
 FREE_TASKS: Final = ("explore", "bump", "stroll")
 RECIPE_NAME: Final = "recipe.json"
-SCRIPTS_VERSION: Final = "2"
+SCRIPTS_VERSION: Final = "3"
 """Raised whenever the scripted explorers act differently for the same chance; a folder recorded across two versions is still valid, but
 cannot be recorded again as it is."""
 _STARTS_TRIED: Final = 24
@@ -133,7 +134,9 @@ class _Tape:
         return self.view._replace(blocked=any(self.blocked[begin:]))
 
 
-def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: np.random.Generator, explore_steps: int = 128) -> Episode:
+def record_episode(
+    world: World, *, seed: int, task: str, nav_range: int, rng: np.random.Generator, explore_steps: int = 128, distractors: int = 0
+) -> Episode:
     """Records one episode.
 
     Args:
@@ -143,6 +146,7 @@ def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: n
         nav_range: LoopNav's range in blocks (loop tasks only).
         rng: all chance of the episode comes from it.
         explore_steps: actions of an episode without goals.
+        distractors: actions of a detour before the way home of a loop, which has nothing to do with either (phase ``detour``).
 
     Returns:
         The episode.
@@ -155,6 +159,9 @@ def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: n
         raise ValueError(f"There is no scripted task named {task!r}; known: {', '.join(LOOP_TASKS + FREE_TASKS)}.")
     if task in LOOP_TASKS and nav_range <= 0:
         raise ValueError(f"{task} needs a positive nav_range in blocks, not {nav_range}.")
+    if distractors < 0 or (distractors and task not in LOOP_TASKS):
+        raise ValueError(f"distractors are actions before a loop's way home, at least 0, not {distractors} in {task}.")
+    steps = distractors if task in LOOP_TASKS else explore_steps
     world.reset(seed)
     surface = world.surface()
     for _ in range(_STARTS_TRIED):
@@ -162,7 +169,7 @@ def record_episode(world: World, *, seed: int, task: str, nav_range: int, rng: n
         if waypoints is None:
             continue
         try:
-            return _play(world, surface, waypoints, seed=seed, task=task, nav_range=nav_range, rng=rng, explore_steps=explore_steps)
+            return _play(world, surface, waypoints, seed=seed, task=task, nav_range=nav_range, rng=rng, aimless=steps)
         except _Stuck as error:
             LOGGER.debug("World %s seed %d, %s %d: %s; trying another start.", world.name, seed, task, nav_range, error)
     raise CannotLayTask(
@@ -211,7 +218,7 @@ def _play(
     task: str,
     nav_range: int,
     rng: np.random.Generator,
-    explore_steps: int,
+    aimless: int,
 ) -> Episode:
     style = Style.draw(rng)
     # A third each: LoopNav's yaw 0, a yaw that stepped turns return to, any yaw.
@@ -222,9 +229,9 @@ def _play(
     if task in FREE_TASKS:
         script = {"explore": explore, "bump": bump, "stroll": stroll}[task]
         tape.phases[0] = task
-        tape.play(world, script(tape.view, surface, style, rng, explore_steps), task)
+        tape.play(world, script(tape.view, surface, style, rng, aimless), task)
     else:
-        turn_index = _play_loop(world, tape, surface, waypoints, style, rng)
+        turn_index = _play_loop(world, tape, surface, waypoints, style, rng, aimless)
     return Episode(
         frames=np.stack(tape.frames),
         poses=np.stack(tape.poses),
@@ -243,8 +250,10 @@ def _play(
     )
 
 
-def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell], style: Style, rng: np.random.Generator) -> int:
-    """Plays look-around, legs, and closing look-around; returns the index of the first frame of the way home."""
+def _play_loop(
+    world: World, tape: _Tape, surface: Surface, waypoints: list[Cell], style: Style, rng: np.random.Generator, distractors: int
+) -> int:
+    """Plays look-around, legs, detour, and closing look-around; returns the index of the first frame of the way home."""
     tape.play(world, look(style), "look")
     home = waypoints[0]
     walked: list[Cell] | None = None
@@ -253,8 +262,12 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
         walk = walk_to(tape.view, surface, goal, style, rng, path=walked, max_drop=1)
         if walked is None or not tape.play(world, walk, "out" if leg == 0 else "out2"):
             raise _Stuck(f"no way walked to goal {goal}")
+    here = waypoints[-1]
+    if distractors:
+        tape.play(world, explore(tape.view, surface, style, rng, distractors), "detour")
+        here = cell_of(surface, tape.view.pose)
     turn_index = len(tape.frames)
-    back = walked[::-1] if walked and len(waypoints) == 2 else find_path(surface, waypoints[-1], home, max_drop=1)
+    back = walked[::-1] if walked and len(waypoints) == 2 and not distractors else find_path(surface, here, home, max_drop=1)
     if back is None or not tape.play(world, walk_to(tape.view, surface, home, style, rng, path=back, radius=0.7), "back"):
         raise _Stuck("no way walked home")
     if len(tape.frames) == turn_index:

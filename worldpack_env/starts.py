@@ -170,9 +170,11 @@ def start_at(world: World, *, seed: int, pose: ArrayLike, goals: ArrayLike) -> S
 class _FromWorld:
     """Makes start ``i`` by recording a loop in a world of the split; start ``i`` depends on the settings and ``i`` alone."""
 
-    def __init__(self, world: str, loop: str, nav_range: int, mode: StartMode, split: str, frame_size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, world: str, loop: str, nav_range: int, mode: StartMode, split: str, frame_size: tuple[int, int], seed: int, distractors: int
+    ) -> None:
         self.world, self.loop, self.nav_range, self.mode = world, loop, nav_range, mode
-        self.split, self.frame_size, self.seed = split, frame_size, seed
+        self.split, self.frame_size, self.seed, self.distractors = split, frame_size, seed, distractors
         self._engine: World | None = None
 
     def __call__(self, index: int) -> Start:
@@ -185,7 +187,14 @@ class _FromWorld:
         for _ in range(_WORLDS_TRIED):
             world_seed = int(rng.integers(worlds.start, worlds.stop))
             try:
-                episode = record_episode(self._engine, seed=world_seed, task=_RECORDED_AS[self.loop], nav_range=self.nav_range, rng=rng)
+                episode = record_episode(
+                    self._engine,
+                    seed=world_seed,
+                    task=_RECORDED_AS[self.loop],
+                    nav_range=self.nav_range,
+                    rng=rng,
+                    distractors=self.distractors,
+                )
             except CannotLayTask:
                 continue
             return start_from_episode(
@@ -207,7 +216,9 @@ def _shortest(surface: Surface, episode: Episode, *, loop: str, mode: StartMode)
     from worldpack_env.worlds.paths import cell_of, find_path, path_points
 
     legs = list(pairwise(episode.waypoints[["ABC".index(letter) for letter in loop]]))
-    legs = legs[-1:] if mode == "turn" else legs
+    if mode == "turn":
+        begin = episode.poses[(episode.turn_index or 1) - 1, :3] if "detour" in episode.phases else legs[-1][0]
+        legs = [(begin, legs[-1][1])]
     total = 0.0
     for here, there in legs:
         cells = find_path(surface, cell_of(surface, here), cell_of(surface, there), max_drop=1)
@@ -353,6 +364,7 @@ class StartBank:
         size: int = 64,
         frame_size: tuple[int, int] = (64, 64),
         seed: int = 0,
+        distractors: int = 0,
     ) -> StartBank:
         """Starts recorded on the fly in a real engine, each in a world of its own.
 
@@ -365,12 +377,16 @@ class StartBank:
             size: number of starts.
             frame_size: (height, width) of the frames in pixels.
             seed: another seed gives other starts.
+            distractors: env steps of a detour after the way out of ``turn`` starts, remembered and of no use: what was seen on the way out is that
+                much older. The agent stands where the detour ends.
 
         Raises:
             ValueError: if a setting is not one there is.
         """
         lookup(dict(SPLITS), split, "split")
-        source = _FromWorld(world, loop, nav_range, mode, split, frame_size, seed)
+        if distractors < 0 or (distractors and mode != "turn"):
+            raise ValueError(f"distractors are steps between a way out and the way home, at least 0 and with start='turn', not {distractors} ({mode}).")
+        source = _FromWorld(world, loop, nav_range, mode, split, frame_size, seed, distractors)
         return cls(source, size, world=world, loop=loop, nav_range=nav_range, mode=mode, frame_size=frame_size)
 
     @classmethod

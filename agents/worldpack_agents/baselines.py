@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldpack_agents.checkpoints import load_agent
+from worldpack_agents.checkpoints import agent_path, load_agent, reference_agents
 from worldpack_agents.rollouts import AgentPolicy, Context, Facts, Policy
 from worldpack_env.actions import TURN_DEGREES, ActionSet
 from worldpack_env.explorers import Script, Style, make_action, walk_to
@@ -207,6 +207,8 @@ BASELINES: Final[dict[str, Callable[[ActionSet], Policy]]] = {
     "oracle": OraclePolicy,
 }
 """Name -> maker of every agent that learns nothing."""
+LADDER: Final = ("random", "compass:0.9", "compass:0.8", "compass:0.6", "compass:0.3", "compass", "oracle:0.5", "oracle")
+"""Agents of graded skill that learn nothing: a scale to see whether imagination ranks as the engine does."""
 
 
 def baseline_of(source: str) -> tuple[str, float] | None:
@@ -240,10 +242,10 @@ def open_policy(source: str, action_set: ActionSet, *, name: str | None = None, 
     """
     baseline = baseline_of(source)
     if baseline is None:
-        if not Path(source).exists():
+        if not agent_path(source).exists():
             raise CheckpointError(
-                f"There is no agent {source!r}: it is no run folder or policy zip, and none of the agents that learn nothing "
-                f"({', '.join(BASELINES)}); give one of those."
+                f"There is no agent {source!r}: it is no run folder or policy zip, none of the reference agents "
+                f"({', '.join(reference_agents())}) and none of those that learn nothing ({', '.join(BASELINES)}); give one of those."
             )
         return AgentPolicy(load_agent(source, trust=trust), name=name or "agent", deterministic=deterministic)
     kind, share = baseline

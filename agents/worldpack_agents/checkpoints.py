@@ -2,6 +2,9 @@
 
 A Stable-Baselines3 zip holds cloudpickled objects, and unpickling runs code. A run folder of ours is therefore never unpickled: the policy is rebuilt
 from ``config.json`` and only its tensors are read out of the zip (``torch.load(weights_only=True)``). A zip from anywhere else needs ``trust``.
+
+The agents that come with this package (``reference/``) are run folders whose checkpoints hold ``policy.safetensors`` instead: the policy alone, in
+bfloat16. ``NAME`` is the newest of them, ``NAME@STEPS`` an earlier one.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -20,6 +23,8 @@ from typing import Any, Final, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
@@ -28,6 +33,9 @@ log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 POLICY: Final = "policy.zip"
+SHIPPED_POLICY: Final = "policy.safetensors"
+REFERENCE: Final = Path(__file__).parent / "reference"
+"""Agents that come with this package."""
 CONFIG: Final = "config.json"
 CHECKPOINTS: Final = "checkpoints"
 BEST: Final = "best"
@@ -183,12 +191,47 @@ def _in_run(path: Path) -> bool:
     return path.name == POLICY and (path.parent / "manifest.json").is_file() and (path.parent.parent.parent / CONFIG).is_file()
 
 
+def reference_agents() -> tuple[str, ...]:
+    """Names of the agents that come with this package, the least trained of each run first."""
+    return tuple(f"{run.name}@{int(step.name.removeprefix('step_'))}" for run in sorted(REFERENCE.glob("*/")) for step in checkpoints(run))
+
+
+def agent_path(source: str | Path) -> Path:
+    """Where an agent is: the path itself, or the folder of one that comes with this package, ``NAME`` or ``NAME@STEPS``."""
+    name, at, steps = str(source).partition("@")
+    run = REFERENCE / name
+    if Path(source).exists() or "/" in name or not (run / CONFIG).is_file():
+        return Path(source)
+    return run / CHECKPOINTS / f"step_{int(steps):09d}" if at and steps.isdecimal() else run if not at else Path(source)
+
+
+def ship_agent(run: Path, steps: Sequence[int], out: Path) -> None:
+    """Copies some of a run's checkpoints into the folder ``out`` as reference agents: policies alone, in bfloat16.
+
+    Raises:
+        CheckpointError: if the run has no such checkpoint.
+    """
+    data = read_run_config(run)
+    data["config"] = {k: v for k, v in data["config"].items() if k not in ("out", "init")}
+    write_run_config(out, data)
+    for number in steps:
+        chosen = run / CHECKPOINTS / f"step_{number:09d}"
+        read_manifest(chosen)
+        tensors = {k: v.bfloat16().contiguous() for k, v in read_policy_tensors(chosen / POLICY).items()}
+        folder = out / CHECKPOINTS / chosen.name
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / SHIPPED_POLICY)
+        write_json(folder / "manifest.json", {"format": FORMAT, "files": {SHIPPED_POLICY: sha256(folder / SHIPPED_POLICY)}, "steps": number})
+
+
 def find_checkpoint(path: Path) -> tuple[Path, Path, dict[str, Any]]:
-    """The run, checkpoint folder and manifest that a run folder (its newest), a checkpoint folder or a checkpoint's policy file names.
+    """The run, checkpoint folder and manifest that a run folder (its newest), a checkpoint folder, a checkpoint's policy file or the name of an
+    agent of this package names.
 
     Raises:
         CheckpointError: if there is no sound one.
     """
+    path = agent_path(path)
     chosen: Path | None
     if path.is_dir():
         run, chosen = (path, None) if (path / CONFIG).is_file() else (path.parent.parent, path)
@@ -211,7 +254,8 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
     """Loads a policy to act with.
 
     Args:
-        path: a run folder, one of its checkpoint folders, or a Stable-Baselines3 zip of PPO, RecurrentPPO, DQN or QR-DQN.
+        path: a run folder, one of its checkpoint folders, the name of an agent that comes with this package, or a Stable-Baselines3 zip of PPO,
+            RecurrentPPO, DQN or QR-DQN.
         trust: allow to unpickle a zip that is not part of a run folder; that runs code of whoever made it.
         device: where the policy runs.
 
@@ -228,15 +272,30 @@ def load_agent(path: str | Path, *, trust: bool = False, device: str = "cpu") ->
         algorithm = data["config"]["algorithm"]
         sizes = PolicyConfig(**data["config"]["policy"])
         observation, action = space_from_dict(data["observation_space"]), space_from_dict(data["action_space"])
-        steps, digest = int(manifest["steps"]), str(manifest["files"][POLICY])
+        steps, digest = int(manifest["steps"]), str(next(iter(manifest["files"].values())))
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{run / CONFIG} or {chosen / 'manifest.json'} lacks {error}; the run is damaged, use another copy.") from error
     kind, name = algorithm_class(algorithm)
     policy = kind.policy_aliases[name](observation, action, lambda _: 0.0, **policy_kwargs(sizes, algorithm)).to(device)
-    policy.load_state_dict(read_policy_tensors(chosen / POLICY, device))
+    policy.load_state_dict(read_checkpoint_tensors(chosen, device))
     policy.set_training_mode(False)
     recurrent = algorithm == "recurrent-ppo"
     return LoadedAgent(policy=policy, recurrent=recurrent, warm_up=recurrent and sizes.warm_up, source=str(chosen), steps=steps, digest=digest)
+
+
+def read_checkpoint_tensors(folder: Path, device: str = "cpu") -> dict[str, Any]:
+    """Tensors of the policy in a checkpoint folder.
+
+    Raises:
+        CheckpointError: if there are none that can be read.
+    """
+    path = folder / SHIPPED_POLICY
+    if not path.is_file():
+        return read_policy_tensors(folder / POLICY, device)
+    try:
+        return {k: v.float() for k, v in load_file(path, device=device).items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no file of tensors ({error}); install the package again.") from error
 
 
 def read_policy_tensors(path: Path, device: str = "cpu", *, part: str = "policy") -> dict[str, Any]:

@@ -294,11 +294,11 @@ def _eval_agent(words: Sequence[str]) -> None:
 
 
 def _compare(words: Sequence[str]) -> None:
-    from worldpack_agents.compare import CompareConfig, compare
+    from worldpack_agents.compare import CompareConfig, compare, named_agents
     from worldpack_agents.evaluate import describe
     from worldpack_agents.report import COLUMNS, table_rows
 
-    config = _parse_for_agents(CompareConfig, words, "compare", lambda parsed: parsed.agents)
+    config = _parse_for_agents(CompareConfig, words, "compare", lambda parsed: named_agents(parsed.agents))
     with _Bars() as bars:
         result = compare(config, bars.tell)
     _table(

@@ -19,8 +19,8 @@ import tyro
 from numpy.typing import NDArray
 
 from worldpack_agents.agreement import LEAST_AGENTS, agreement
-from worldpack_agents.baselines import baseline_of, open_policy
-from worldpack_agents.checkpoints import BEST, CHECKPOINTS
+from worldpack_agents.baselines import LADDER, baseline_of, open_policy
+from worldpack_agents.checkpoints import BEST, CHECKPOINTS, reference_agents
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.evaluate import summarise
 from worldpack_agents.intervals import bootstrap_curve, bootstrap_mean
@@ -45,8 +45,8 @@ class CompareConfig:
     """Plays agents from the same starts in imagination and in the engine, and writes a report."""
 
     agents: tuple[str, ...] = ("random",)
-    """Run folders or checkpoints of train-agent, or agents that learn nothing: `random`, `compass`, `oracle`, and `compass:0.3` with 3 in 10 actions
-    random."""
+    """Run folders or checkpoints of train-agent, reference agents, or agents that learn nothing: `random`, `compass`, `oracle`, and `compass:0.3` with
+    3 in 10 actions random. `ladder` stands for agents of graded skill, from random to oracle, the reference agents among them."""
     out: Path = Path("runs/compare")
     """Folder for report.html and report.json."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))
@@ -111,6 +111,12 @@ class Comparison:
     """Start index -> waypoints ``(g, 3)``."""
     flattered: dict[str, list[tuple[Played, Played]]] = field(default_factory=dict)
     """Agent that imagination flatters -> episodes from the same starts, in the engine and imagined, with frames."""
+
+
+def named_agents(sources: Sequence[str]) -> tuple[str, ...]:
+    """The agents that ``sources`` stands for: ``ladder`` is many, and nobody comes twice."""
+    found = [agent for source in sources for agent in ((*LADDER, *reference_agents()) if source == "ladder" else (source,))]
+    return tuple(dict.fromkeys(found))
 
 
 def agent_names(sources: Sequence[str]) -> list[str]:
@@ -239,7 +245,8 @@ def compare(
         played: dict[str, dict[str, list[Played]]] = {}
         results: list[dict[str, Any]] = []
         shown: dict[str, list[tuple[Played, Played]]] = {}
-        for number, (source, name) in enumerate(zip(config.agents, agent_names(config.agents), strict=True)):
+        agents = named_agents(config.agents)
+        for number, (source, name) in enumerate(zip(agents, agent_names(agents), strict=True)):
             policy = open_policy(source, action_set, name=name, deterministic=config.deterministic, trust=config.trust)
             with contextlib.closing(policy):
                 keep = config.replays if number == 0 else 0

@@ -19,6 +19,7 @@ What a teacher knows is in :meth:`Teacher.state` and is saved with every checkpo
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from worldpack_env.starts import StartBank
 
 Kind = Literal["none", "uniform", "linear", "gated", "progress"]
+_LESSON: Final = re.compile(r"(?P<loop>AB|ABA|ABCA)-(?P<reach>[0-9]+)(-(?P<start>spawn|turn(-(?P<distractors>[0-9]+))?))?")
 LEAST_SCORES: Final = 4
 """Episodes of a lesson before its slope says anything."""
 
@@ -49,11 +51,14 @@ class Lesson:
     """``AB``, ``ABA`` or ``ABCA``."""
     start: Literal["spawn", "turn"] = "spawn"
     """``spawn`` walks every leg, ``turn`` the way home only."""
+    distractors: int = 0
+    """Steps of a detour before a way home that begins at the turn."""
 
     @property
     def name(self) -> str:
-        """Such as ``ABA-15`` or ``ABA-15-turn``."""
-        return f"{self.loop}-{self.nav_range}" + ("" if self.start == "spawn" else f"-{self.start}")
+        """Such as ``ABA-15``, ``ABA-15-turn`` or ``ABA-15-turn-24``."""
+        start = [] if self.start == "spawn" else [self.start, *([str(self.distractors)] if self.distractors else [])]
+        return "-".join([self.loop, str(self.nav_range), *start])
 
 
 def parse_lesson(text: str) -> Lesson:
@@ -62,17 +67,13 @@ def parse_lesson(text: str) -> Lesson:
     Raises:
         ValueError: if it is none; the message says what one looks like.
     """
-    loop, _, rest = text.partition("-")
-    reach, _, start = rest.partition("-")
-    if (
-        loop not in ("AB", "ABA", "ABCA")
-        or not reach.isdigit()
-        or int(reach) < 3
-        or start not in ("", "spawn", "turn")
-        or (loop, start) == ("AB", "turn")
-    ):
-        raise ValueError(f"There is no lesson {text!r}; one is a loop (AB, ABA, ABCA) and a range of at least 3, such as ABA-15 or ABA-15-turn.")
-    return Lesson(int(reach), loop, "turn" if start == "turn" else "spawn")
+    found = _LESSON.fullmatch(text)
+    if found is None or int(found["reach"]) < 3 or (found["loop"] == "AB" and (found["start"] or "").startswith("turn")):
+        raise ValueError(
+            f"There is no lesson {text!r}; one is a loop (AB, ABA, ABCA) and a range of at least 3, such as ABA-15, ABA-15-turn, or ABA-15-turn-24 "
+            "with a detour of 24 steps."
+        )
+    return Lesson(int(found["reach"]), found["loop"], "turn" if (found["start"] or "").startswith("turn") else "spawn", int(found["distractors"] or 0))
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ def lessons_of(config: CurriculumConfig, env: EnvConfig) -> tuple[Lesson, ...]:
     """
     if env.task not in ("LoopNav", "GoTo"):
         raise ValueError(f"A curriculum needs a task whose goals are walked to in order, LoopNav or GoTo, not {env.task}; choose teacher none.")
-    task = Lesson(env.nav_range, env.loop if env.task == "LoopNav" else "AB", env.start)
+    task = Lesson(env.nav_range, env.loop if env.task == "LoopNav" else "AB", env.start, env.distractors)
     ranges = [reach for reach in (5, 15, 30, 50) if reach < env.nav_range]
     named = [parse_lesson(text) for text in config.lessons] or [
         Lesson(min(5, env.nav_range), "AB"),
-        *(Lesson(r, task.loop, task.start) for r in ranges),
+        *(Lesson(r, task.loop, task.start, task.distractors) for r in ranges),
     ]
     longer = [lesson.name for lesson in named if len(lesson.loop) > len(task.loop)]
     if longer:
@@ -139,6 +140,7 @@ def lesson_bank(lessons: Sequence[Lesson], env: EnvConfig, frame_size: tuple[int
             loop=lesson.loop,
             nav_range=lesson.nav_range,
             mode=lesson.start,
+            distractors=lesson.distractors,
             split=env.split,
             size=env.num_starts,
             frame_size=frame_size,

@@ -31,6 +31,8 @@ class EnvConfig:
     """Greatest distance to a goal, in blocks (at least 3)."""
     start: Literal["spawn", "turn"] = "spawn"
     """spawn: walk every leg. turn: the way out is given as memory, walk home."""
+    distractors: int = 0
+    """turn: steps of a detour between the way out and the way home, remembered and of no use."""
     goal_obs: Literal["auto", "compass", "vector", "image", "none"] = "auto"
     """How the goal is shown to the agent; auto is the task's own: image for GoToImage, none for Explore, compass for the others."""
     action_set: Literal["nav-4", "nav-8", "box"] = "nav-4"
@@ -65,6 +67,8 @@ class EnvConfig:
             object.__setattr__(self, "goal_obs", {"GoToImage": "image", "Explore": "none"}.get(self.task, "compass"))
         if self.nav_range < 3:
             raise ValueError(f"nav_range must be at least 3 blocks, not {self.nav_range}.")
+        if self.distractors < 0 or (self.distractors and self.start != "turn"):
+            raise ValueError(f"distractors must be at least 0, and need start 'turn', not {self.distractors} with start {self.start!r}.")
         if self.num_starts < 1:
             raise ValueError(f"num_starts must be at least 1, not {self.num_starts}.")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:

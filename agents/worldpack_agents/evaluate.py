@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from worldpack_agents.baselines import baseline_of, open_policy
-from worldpack_agents.checkpoints import CONFIG, read_run_config
+from worldpack_agents.checkpoints import CONFIG, agent_path, read_run_config
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.intervals import bootstrap_mean, wilson
 from worldpack_agents.rollouts import Played, Progress, open_rollout, play
@@ -63,7 +63,7 @@ def task_of(agents: Sequence[str]) -> EnvConfig | None:
         CheckpointError: if the run's configuration is damaged.
     """
     for agent in agents:
-        path = Path(agent)
+        path = agent_path(agent)
         run = next((p for p in (path, path.parent.parent, path.parent.parent.parent) if baseline_of(agent) is None and (p / CONFIG).is_file()), None)
         if run is not None:
             try:

@@ -26,6 +26,7 @@ from worldpack_agents.checkpoints import (
     CONFIG,
     POLICY,
     find_checkpoint,
+    read_checkpoint_tensors,
     newest_checkpoint,
     read_policy_tensors,
     read_run_config,
@@ -110,7 +111,8 @@ class TrainAgentConfig:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     """Which tasks lead to the one that is wanted."""
     init: Path | None = None
-    """A trained agent (run folder or checkpoint) with the same algorithm, networks and spaces, whose weights and optimiser training starts from."""
+    """A trained agent (run folder, checkpoint, or the name of a reference agent, which has no optimiser) with the same algorithm, networks and
+    spaces, whose weights and optimiser training starts from."""
     num_envs: int = 16
     """Episodes played at the same time."""
     real_envs: int = 0
@@ -325,7 +327,9 @@ def _start_from(source: Path, model: Any, config: TrainAgentConfig) -> None:
     ):
         if ours != theirs:
             raise CheckpointError(f"{source} has another {name} ({theirs}) than this run ({ours}); leave --init out.")
-    model.policy.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device)))
+    model.policy.load_state_dict(read_checkpoint_tensors(chosen, str(model.device)))
+    if not (chosen / POLICY).is_file():  # a reference agent: its optimiser was not shipped
+        return
     model.policy.optimizer.load_state_dict(read_policy_tensors(chosen / POLICY, str(model.device), part="policy.optimizer"))
 
 

@@ -61,7 +61,7 @@ SPLITS: Final[dict[str, range]] = {
     "test": range(950_000, 1_000_000),
 }
 """World seeds of each split."""
-PHASES: Final = ("look", "out", "out2", "back", "close", "explore", "bump", "stroll")
+PHASES: Final = ("look", "out", "out2", "detour", "back", "close", "explore", "bump", "stroll")
 """What a frame can belong to: the opening look-around at A, the legs A->B and B->C, the way home, the closing look-around at A, and the two
 goal-less tasks. A frame belongs to the phase of the action that led to it."""
 INDEX_NAME: Final = "index.json"

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from tests.worldpack_agents.test_train import small, weights
 from worldpack_agents.callbacks import read_curve
 from worldpack_agents.checkpoints import BEST, checkpoints, load_agent
-from worldpack_agents.curriculum import CurriculumConfig, Lesson, lessons_of, make_teacher, parse_lesson
+from worldpack_agents.curriculum import CurriculumConfig, Lesson, lesson_bank, lessons_of, make_teacher, parse_lesson
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.eval_callback import FILE
 from worldpack_agents.figures import FRAME_MS, gif
@@ -34,7 +34,19 @@ def test_lessons_lead_to_the_task() -> None:
         lessons_of(CurriculumConfig(), EnvConfig(task="Explore"))
 
 
-@pytest.mark.parametrize("text", ["ABA", "ABA-2", "ABAB-5", "ABA-5-home", "AB-5-turn", "ABA-x"])
+def test_lessons_can_have_detours_before_the_way_home() -> None:
+    lesson = parse_lesson("ABA-15-turn-24")
+    assert lesson == Lesson(15, "ABA", "turn", 24)
+    assert lesson.name == "ABA-15-turn-24"
+    home = replace(LOOP, start="turn", distractors=8)
+    told = lessons_of(CurriculumConfig(lessons=("ABA-5-turn", "ABA-7-turn-4")), home)
+    assert [lesson.name for lesson in told] == ["ABA-5-turn", "ABA-7-turn-4", "ABA-7-turn-8"], "the task itself is the last"
+    bank = lesson_bank(told, replace(home, num_starts=1), (64, 64))
+    assert len(bank[2].frames) == len(bank[1].frames) + 4
+    bank.close()
+
+
+@pytest.mark.parametrize("text", ["ABA", "ABA-2", "ABAB-5", "ABA-5-home", "AB-5-turn", "ABA-x", "ABA-5-spawn-3", "AB-5-turn-3", "ABA-5-turn-"])
 def test_what_is_no_lesson_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="There is no lesson"):
         parse_lesson(text)

@@ -60,6 +60,29 @@ def test_turn_starts_stand_at_the_last_outbound_goal(loops: dict[str, Episode], 
     assert set(episode.phases[: len(start.frames)]) == ({"look", "out"} if loop == "ABA" else {"look", "out", "out2"})
 
 
+def test_a_detour_before_the_way_home_is_remembered_and_walked_home_from() -> None:
+    """As many frames longer, of no waypoint; the agent stands where it ends, and the way home is known to exist."""
+    for loop in ("ABA", "ABCA"):
+        settings = {"loop": loop, "nav_range": 8, "mode": "turn", "size": 1, "split": "val"}
+        plain, bank = StartBank.from_world("voxel", **settings), StartBank.from_world("voxel", distractors=20, **settings)
+        without, start = plain[0], bank[0]
+        assert start.seed == without.seed
+        n = len(without.frames)
+        assert len(start.frames) == n + 20
+        np.testing.assert_array_equal(start.frames[:n], without.frames)
+        np.testing.assert_array_equal(start.waypoints, without.waypoints)
+        assert start.goal_frames is not None
+        np.testing.assert_array_equal(start.goal_frames[:-1], without.goal_frames[:-1], "pictures of goals are of the legs, not of the detour")
+        away = np.hypot(*(start.poses[-1, :3] - start.waypoints[-1])[[0, 2]])
+        assert 0.9 * away - 1 <= start.shortest <= 3 * away + 6, "the shortest way is from where the detour ends"
+        plain.close()
+        bank.close()
+    with pytest.raises(ValueError, match="at least 0 and with start='turn', not 4 \\(spawn\\)"):
+        StartBank.from_world("voxel", distractors=4)
+    with pytest.raises(ValueError, match="not 4 in explore"):
+        record_episode(RecorderWorld(flat=True), seed=3, task="explore", nav_range=0, rng=np.random.default_rng(1), distractors=4)  # type: ignore[arg-type]
+
+
 def test_goal_frames_are_what_was_seen_on_arrival(loops: dict[str, Episode]) -> None:
     episode = loops["ABCA"]
     start = start_from_episode(episode, loop="ABCA")
