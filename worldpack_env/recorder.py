@@ -250,9 +250,7 @@ def _play(
     )
 
 
-def _play_loop(
-    world: World, tape: _Tape, surface: Surface, waypoints: list[Cell], style: Style, rng: np.random.Generator, distractors: int
-) -> int:
+def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell], style: Style, rng: np.random.Generator, distractors: int) -> int:
     """Plays look-around, legs, detour, and closing look-around; returns the index of the first frame of the way home."""
     tape.play(world, look(style), "look")
     home = waypoints[0]

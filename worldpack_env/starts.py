@@ -385,7 +385,7 @@ class StartBank:
         """
         lookup(dict(SPLITS), split, "split")
         if distractors < 0 or (distractors and mode != "turn"):
-            raise ValueError(f"distractors are steps between a way out and the way home, at least 0 and with start='turn', not {distractors} ({mode}).")
+            raise ValueError(f"distractors are steps before the way home, at least 0 and with start='turn', not {distractors} ({mode}).")
         source = _FromWorld(world, loop, nav_range, mode, split, frame_size, seed, distractors)
         return cls(source, size, world=world, loop=loop, nav_range=nav_range, mode=mode, frame_size=frame_size)
 

@@ -225,8 +225,10 @@ def ship_agent(run: Path, steps: Sequence[int], out: Path) -> None:
 
 
 def find_checkpoint(path: Path) -> tuple[Path, Path, dict[str, Any]]:
-    """The run, checkpoint folder and manifest that a run folder (its newest), a checkpoint folder, a checkpoint's policy file or the name of an
-    agent of this package names.
+    """The run, checkpoint folder and manifest of an agent.
+
+    Args:
+        path: a run folder (its newest checkpoint), a checkpoint folder, a checkpoint's policy file, or the name of an agent of this package.
 
     Raises:
         CheckpointError: if there is no sound one.

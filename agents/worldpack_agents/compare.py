@@ -45,8 +45,8 @@ class CompareConfig:
     """Plays agents from the same starts in imagination and in the engine, and writes a report."""
 
     agents: tuple[str, ...] = ("random",)
-    """Run folders or checkpoints of train-agent, reference agents, or agents that learn nothing: `random`, `compass`, `oracle`, and `compass:0.3` with
-    3 in 10 actions random. `ladder` stands for agents of graded skill, from random to oracle, the reference agents among them."""
+    """Run folders or checkpoints of train-agent, reference agents, or agents that learn nothing: `random`, `compass`, `oracle`, and `compass:0.3`
+    with 3 in 10 actions random. `ladder` stands for agents of graded skill, from random to oracle, the reference agents among them."""
     out: Path = Path("runs/compare")
     """Folder for report.html and report.json."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))

@@ -73,7 +73,9 @@ def parse_lesson(text: str) -> Lesson:
             f"There is no lesson {text!r}; one is a loop (AB, ABA, ABCA) and a range of at least 3, such as ABA-15, ABA-15-turn, or ABA-15-turn-24 "
             "with a detour of 24 steps."
         )
-    return Lesson(int(found["reach"]), found["loop"], "turn" if (found["start"] or "").startswith("turn") else "spawn", int(found["distractors"] or 0))
+    return Lesson(
+        int(found["reach"]), found["loop"], "turn" if (found["start"] or "").startswith("turn") else "spawn", int(found["distractors"] or 0)
+    )
 
 
 @dataclass(frozen=True)
