@@ -35,8 +35,6 @@ LOOK_STEPS: Final = 16
 """Steps of a full look-around."""
 MAX_TURN: Final = 45.0
 """Greatest turn in one step, in degrees."""
-_PATIENCE: Final = 25
-"""Steps against something after which the most patient stroller gives up."""
 ARRIVAL: Final = 0.9
 """Distance in blocks at which a goal counts as reached (LoopNav: 1)."""
 
@@ -286,7 +284,7 @@ def stroll(view: WorldView, surface: Surface, style: Style, rng: np.random.Gener
     """Walks straight on without knowing what is there, as an agent does that has not learned to look: into walls, up to steps and over edges.
 
     The other scripts know the ground and hardly ever run into anything. A model taught by them alone believes that nobody does, and an agent that
-    learns in it never finds out that a step needs a jump. As an agent's episodes, it begins with a look around.
+    learns in it never finds out that a step needs a jump.
 
     Args:
         view: what is seen now.
@@ -295,13 +293,12 @@ def stroll(view: WorldView, surface: Surface, style: Style, rng: np.random.Gener
         rng: source of chance.
         steps: number of actions.
     """
-    view, left, _ = yield from _run(look(style), view, steps)
+    left = steps
     while left > 0:
         view, left, _ = yield from _run(_turn_by(style, float(rng.uniform(-120, 120))), view, left)
         for _ in range(int(rng.integers(1, 4))):  # with and without the jump key in turn, so that the same place shows what it does
-            keys = ("forward", "jump") if rng.random() < 0.5 else ("forward",)
-            patience = int(_PATIENCE ** rng.random())  # most give up soon, some push on and on
-            view, left, _ = yield from _run(_straight(style, rng, keys, int(rng.integers(6, 24)), patience), view, left)
+            keys = ("forward", "jump") if rng.random() < 0.4 else ("forward",)
+            view, left, _ = yield from _run(_straight(style, rng, keys, int(rng.integers(6, 24)), int(rng.integers(1, 7))), view, left)
     return True
 
 

@@ -63,7 +63,7 @@ LOGGER = logging.getLogger(__name__)
 LOOP_TASKS: Final = ("ABA", "ABCA")
 FREE_TASKS: Final = ("explore", "bump", "stroll")
 RECIPE_NAME: Final = "recipe.json"
-SCRIPTS_VERSION: Final = "3"
+SCRIPTS_VERSION: Final = "2"
 """Raised whenever the scripted explorers act differently for the same chance; a folder recorded across two versions is still valid, but
 cannot be recorded again as it is."""
 _STARTS_TRIED: Final = 24

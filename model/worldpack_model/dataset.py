@@ -142,8 +142,6 @@ class LatentDataset:
         replay: PredictionReplay | None = None,
         own_share: float = 0.0,
         chances: torch.Tensor | None = None,
-        *,
-        whole_rollouts: bool = False,
     ) -> Batch:
         """Draws a training batch.
 
@@ -159,7 +157,6 @@ class LatentDataset:
             own_share: share of the samples whose imagined frames come from ``replay``.
             chances: ``(N,)`` how often a frame is drawn as the target, relative to others; None draws all alike.
                 An episode's first frame never is one.
-            whole_rollouts: where a sample with own predictions follows a frame of a rollout, the past is split where that began, as in play.
         """
         here = _draw(self.followed() * (1.0 if chances is None else chances[1:].double()), size, generator)
         episode = torch.searchsorted(self.starts, here, right=True) - 1
@@ -169,8 +166,6 @@ class LatentDataset:
         )
         forget = torch.rand(size, generator=generator) < 0.08  # sometimes only the recent frames, as at the start of an episode
         own = torch.rand(size, generator=generator) < own_share
-        if whole_rollouts and replay is not None:
-            cut = torch.where(own & replay.rolled[here], replay.begin(here) - self.starts[episode], cut)
         return self._gather(config, episode, target, cut, forget, own, replay, generator)
 
     def _gather(
@@ -189,14 +184,10 @@ class LatentDataset:
         past = number < target[:, None]
         keep = past & (~forget[:, None] | (number >= (target - config.packing.recent)[:, None]))
         row = torch.where(past, first[:, None] + number, first[:, None])  # (B, T) into all frames
-        imagined = number >= cut[:, None]
         poses = self.poses[row]
-        if replay is not None:
-            poses[..., 1] += replay.lifts[row] * (own[:, None] & imagined & past)
+        imagined = number >= cut[:, None]
         here = first + target - 1
-        newest = (target[:, None] - torch.tensor([2, 1])).clamp_min(0)
-        body = self._body(here, target > 1, poses.gather(1, newest[..., None].expand(-1, -1, 5)))
-        previous, action = body.pose, body.action
+        previous, action = self.poses[here], self.actions[here]
         towards = unhindered(previous, action)  # as in play, where nobody knows yet whether the way is free
         steps = torch.where(keep, number, -1)
         chosen = select(
@@ -222,11 +213,11 @@ class LatentDataset:
             known = own[:, None] & made & replay.known[source]
             true = true & ~known
             noised = torch.where(known[:, :, None, None, None], replay.latents[source].float(), noised)
-        context = Context(noised, poses.gather(1, chosen.indices[..., None].expand(-1, -1, 5)), target[:, None] - chosen.indices, made, chosen.used)
+        context = Context(noised, self.poses[frame], target[:, None] - chosen.indices, made, chosen.used)
         return Batch(
             context=context,
             query=self.poses[here + 1],
-            body=body,
+            body=self._body(here, target > 1),
             footprints=footprints(config.packing, query=towards, poses=poses, steps=steps, imagined=imagined),
             blocks=Blocks(self.blocks[here], torch.from_numpy(box_corner(self.poses[here].numpy()))),
             target=self.latents[here + 1].float(),
@@ -247,9 +238,7 @@ class LatentDataset:
 
     def steps_from(self, here: torch.Tensor) -> tuple[Body, torch.Tensor]:
         """The steps of bodies from frames ``here (B,)``, none an episode's last, and the poses ``(B, 5)`` after them."""
-        moving = ~torch.isin(here, self.starts)
-        before = torch.where(moving, here - 1, here)
-        return self._body(here, moving, torch.stack([self.poses[before], self.poses[here]], dim=1)), self.poses[here + 1]
+        return self._body(here, ~torch.isin(here, self.starts)), self.poses[here + 1]
 
     def followed(self) -> torch.Tensor:
         """``(N - 1,) bool``: whether a frame is followed by another of its episode."""
@@ -257,10 +246,10 @@ class LatentDataset:
         followed[self.starts[1:-1] - 1] = False
         return followed
 
-    def _body(self, here: torch.Tensor, moving: torch.Tensor, way: torch.Tensor) -> Body:
-        """Bodies in frames ``here (B,)``; ``moving (B,) bool`` False in an episode's first; ``way (B, 2, 5)`` poses in the frames before and here."""
+    def _body(self, here: torch.Tensor, moving: torch.Tensor) -> Body:
+        """Bodies in frames ``here (B,)``; ``moving (B,) bool`` False in an episode's first."""
         before = torch.where(moving, here - 1, here)
-        return Body(way[:, 1], self.actions[here], way[:, 1, :3] - way[:, 0, :3], self.actions[before] * moving[:, None])
+        return Body(self.poses[here], self.actions[here], self.poses[here][:, :3] - self.poses[before][:, :3], self.actions[before] * moving[:, None])
 
 
 def _draw(weights: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldpack_model.config import MemoryConfig
 from worldpack_model.geometry import wrap_degrees_torch
+from worldpack_model.walking import STILL, momentum_of
 
 STRETCH = 64
 """Keyframes whose positions share a box. They were kept one after the other, so they lie together."""
@@ -73,6 +74,8 @@ class CompressedMemory:
         """``(S, 3)`` way from the last frame but one to the last, world axes, blocks; zero in the beginning."""
         self.actions = torch.zeros((num_slots, 9), dtype=torch.float32, device=device)
         """``(S, 9)`` action that led to the last frame; zero in the beginning."""
+        self.momentum = torch.tensor(STILL, dtype=torch.float64, device=device).repeat(num_slots, 1)
+        """``(S, 5)`` of the body in the last frame, see :func:`worldpack_model.walking.walk`."""
         self._counts = np.zeros((num_slots, 2), np.int64)
         """``length`` and ``keyframes`` as the host knows them; -1 between :meth:`put` and :meth:`settle`."""
 
@@ -96,6 +99,7 @@ class CompressedMemory:
         index = self._index(slots)
         self.steps[index], self.imagined[index], self.boxes[index] = -1, False, torch.nan
         self.length[index], self.keyframes[index], self.motion[index], self.actions[index] = 0, 0, 0.0, 0.0
+        self.momentum[index] = self.momentum.new_tensor(STILL)
         self._counts[list(slots)] = 0
 
     def append(self, slots: Sequence[int], latents: torch.Tensor, poses: torch.Tensor, actions: torch.Tensor, *, imagined: bool) -> None:
@@ -119,6 +123,7 @@ class CompressedMemory:
         *,
         imagined: bool,
         where: torch.Tensor | None = None,
+        momentum: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As :meth:`append`, without waiting for the device; the slots may be used again after :meth:`settle`.
 
@@ -129,6 +134,7 @@ class CompressedMemory:
             actions: ``(n, 9)``.
             imagined: whether the model made these frames.
             where: ``(n,) bool`` slots that really get their frame; None is all.
+            momentum: ``(n, 5)`` of the bodies; None takes what their last steps tell.
 
         Returns:
             ``(n, 2) int64`` on the device, for :meth:`settle`.
@@ -140,6 +146,7 @@ class CompressedMemory:
         motion = torch.where(length[:, None] > 0, poses[:, :3].to(torch.float64) - before[:, :3], 0.0)
         self.motion[index] = torch.where(where[:, None], motion, self.motion[index])
         self.actions[index] = torch.where(where[:, None], actions.to(torch.float32), self.actions[index])
+        self.momentum[index] = torch.where(where[:, None], momentum_of(motion) if momentum is None else momentum, self.momentum[index])
         full = [i for i, count in enumerate(known) if count[0] >= self.recent]
         if full and self.config.capacity > 0:
             some = slice(None) if len(full) == len(known) else torch.as_tensor(full, device=index.device)
@@ -253,7 +260,7 @@ class CompressedMemory:
         self.clear(slots)
         for name in self._names():
             saved, mine = snapshot.tensors[name], getattr(self, name)
-            if saved.ndim > 1 and name not in ("motion", "actions"):
+            if saved.ndim > 1 and name not in ("motion", "actions", "momentum"):
                 mine[index, : saved.shape[1]] = saved
             else:
                 mine[index] = saved
@@ -261,7 +268,7 @@ class CompressedMemory:
 
     @staticmethod
     def _names() -> tuple[str, ...]:
-        return ("latents", "poses", "steps", "imagined", "boxes", "length", "keyframes", "motion", "actions")
+        return ("latents", "poses", "steps", "imagined", "boxes", "length", "keyframes", "motion", "actions", "momentum")
 
 
 def _write(tensor: torch.Tensor, index: torch.Tensor, column: torch.Tensor, value: torch.Tensor, where: torch.Tensor) -> None:

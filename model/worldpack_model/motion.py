@@ -38,6 +38,7 @@ from worldpack_model.geometry import (
 )
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints
+from worldpack_model.walking import momentum_of, walk
 
 Choice = Literal["likeliest", "drawn"]
 """Which of the alternatives a body takes."""
@@ -58,6 +59,10 @@ _LEAST = 0.05
 """Probability below which an alternative is not drawn."""
 _TAIL = 0.05
 """Blocks; see the loss."""
+_SURE = (0.5, 0.05, 0.15, 0.3, 0.7, 0.85, 0.95)
+"""Probabilities above which a block counts as solid, in each layout that is tried; the first wins where they make no difference."""
+_REACH = 0.35
+"""Blocks; what a body can do among blocks must be this near to what the network means."""
 _STATE = 39
 _SEEN, _STOOD = 15, 9
 _CELLS = (3, 6, 3)
@@ -181,6 +186,8 @@ class MotionPrediction(NamedTuple):
     """``(B, M)``."""
     means: torch.Tensor
     """``(B, M, 3)``."""
+    solid: torch.Tensor | None = None
+    """``(B, P)`` log odds that the blocks asked about are solid; None of a blind guess."""
 
     @property
     def _support(self) -> torch.Tensor:
@@ -211,6 +218,32 @@ class MotionPrediction(NamedTuple):
         return self.means[torch.arange(len(index), device=index.device), index]
 
 
+def footed(body: Body, momentum: torch.Tensor, prediction: MotionPrediction, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The way of a body among blocks that is nearest to what the network means.
+
+    The network says what happens, with errors of a hand's breadth; which blocks it thinks are there says what can happen exactly (:func:`walk`), by
+    how sure it must be of a block to count it, from nearly surely to hardly. Where neither is near what the network means, as in water, that stands.
+
+    Args:
+        body: before the step.
+        momentum: ``(B, 5)`` as the step before left it.
+        prediction: of the network, not blind.
+        wanted: ``(B, 3)`` which of its alternatives.
+
+    Returns:
+        The motion ``(B, 3)``, and the momentum ``(B, 5)`` that it leaves.
+    """
+    assert prediction.solid is not None
+    sure = torch.logit(torch.tensor(_SURE, device=wanted.device))
+    layouts = prediction.solid[:, None] > sure[:, None]
+    ways, left = walk(body.pose, momentum, body.action, _cells(body), layouts)
+    off = (ways - wanted[:, None]).norm(dim=-1)
+    off, best = torch.where(body.action[:, None, 5] > 0.5, torch.inf, off).min(dim=1)
+    row = torch.arange(len(best), device=best.device)
+    near = (off < _REACH)[:, None]
+    return torch.where(near, ways[row, best], wanted.double()), torch.where(near, left[row, best], momentum_of(wanted.double()))
+
+
 class MotionModel(nn.Module):
     """What the body would do by itself, from its state alone, and what the surroundings make of it."""
 
@@ -221,7 +254,10 @@ class MotionModel(nn.Module):
 
     def forward(self, body: Body, around: tuple[Context, Footprints] | None) -> MotionPrediction:
         """Predicts the motion of one env step; ``around`` None is a blind guess, for training."""
-        return self._alternatives(body, None if around is None else self.surroundings(body, *around)[0])
+        if around is None:
+            return self._alternatives(body, None)
+        found, solid = self.surroundings(body, *around)
+        return self._alternatives(body, found)._replace(solid=solid.float())
 
     def _alternatives(self, body: Body, found: torch.Tensor | None) -> MotionPrediction:
         state = _state(body)

@@ -53,8 +53,6 @@ log = logging.getLogger(__name__)
 
 ROLLED_SHARE = 0.4
 """Share of the denoiser's targets that are frames of rollouts, where there are any."""
-MOTION_ROLLED_SHARE = 0.6
-"""The same for the motion model, about."""
 BLOCKS_WEIGHT = 4.0
 """Weight of the cross-entropy of the blocks around, in the motion model's training."""
 BLIND_BATCH = 256
@@ -405,14 +403,12 @@ class _Run:
         without = self.model.config.with_variant("recent").packing.recent
         surprise = _surprise(motion, dataset)
         usual = float(surprise.sum() / (surprise > 0).sum())
+        chances = surprise if config.more_share is None else _shared(surprise, self.first, config.more_share)
         if config.motion_rollouts and not replay.known.any():
             self._imagine(dataset, replay)
-        rolled = replay.chances(MOTION_ROLLED_SHARE)
-        chances = surprise if rolled is None else surprise * rolled
-        chances = chances if config.more_share is None else _shared(chances, self.first, config.more_share)
 
         def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances, whole_rollouts=True)
+            batch = dataset.batch(self.model.config, config.motion_batch, generator, replay, config.own_share, chances)
             weight = (usual / surprise[batch.frame]).to(device)  # drawn more often, so counted less
             body, target = shaken(batch.body, batch.query, generator)
             off, around = body, forgetful((batch.context, batch.footprints), config.forgetful_share, without, generator)
@@ -446,7 +442,7 @@ class _Run:
             done = int(read_manifest(folder)["rounds"])
             replay.load(read_tensors(folder / "replay.safetensors"))
         for number in range(done, rounds):
-            replay.roll_out(self.model, dataset, config.rollout_episodes, config.rollout_steps, step_generator(config.seed, 6, number), lifted=True)
+            replay.roll_out(self.model, dataset, config.rollout_episodes, config.rollout_steps, step_generator(config.seed, 6, number))
             write_folder(folder, {"replay.safetensors": replay.state()}, {"rounds": number + 1})
             self.progress("rollouts", number + 1, rounds, {"frames": float(replay.known.sum())})
 

@@ -20,7 +20,18 @@ from worldpack_model.config import ModelConfig, Precision
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
-from worldpack_model.motion import Blocks, Body, Choice, MotionModel, advance, chances_of_places, realised, unhindered, was_blocked
+from worldpack_model.motion import (
+    Blocks,
+    Body,
+    Choice,
+    MotionModel,
+    advance,
+    chances_of_places,
+    footed,
+    realised,
+    unhindered,
+    was_blocked,
+)
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
 from worldpack_model.threads import in_parts, part_sizes
@@ -287,10 +298,12 @@ class WorldPack(nn.Module):
         if known is None:
             near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
             chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
-            latents, frames, query, blocked, finite = self._in_parts(self._move_and_show, (context, body, near, noise, *chances), evaluations)
+            rows = (context, body, near, noise, memory.momentum[index], *chances)
+            latents, frames, query, blocked, finite, *momentum = self._in_parts(self._move_and_show, rows, evaluations)
         else:
+            momentum = []
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
-        counts = memory.put(slots, latents, query, action, imagined=True, where=finite)
+        counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum[0] if momentum else None)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
         # from a GPU only this is read back
         rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))
@@ -303,12 +316,24 @@ class WorldPack(nn.Module):
         return in_parts(lambda *part: work(*part, evaluations=evaluations), rows, size)
 
     def _move_and_show(
-        self, context: Context, body: Body, near: Footprints, noise: torch.Tensor, chance: torch.Tensor | None = None, *, evaluations: int
+        self,
+        context: Context,
+        body: Body,
+        near: Footprints,
+        noise: torch.Tensor,
+        momentum: torch.Tensor,
+        chance: torch.Tensor | None = None,
+        *,
+        evaluations: int,
     ) -> tuple[torch.Tensor, ...]:
-        """As :meth:`_show`, where the motion model says that the bodies get to; ``chance (B,)`` draws among what it says."""
+        """As :meth:`_show`, where the motion model says that the bodies get to, and the momentum ``(B, 5)`` that is left of ``momentum (B, 5)``.
+
+        ``chance (B,)`` draws among what it says.
+        """
         moves = self.motion(body, (context, near))
-        query = advance(body.pose, body.action, moves.likeliest if chance is None else moves.drawn(chance))
-        return self._show(context, body, query, noise, evaluations=evaluations)
+        motion, left = footed(body, momentum, moves, moves.likeliest if chance is None else moves.drawn(chance))
+        query = advance(body.pose, body.action, motion)
+        return *self._show(context, body, query, noise, evaluations=evaluations), left
 
     def _show(self, context: Context, body: Body, query: torch.Tensor, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:
         """Latents, frames, poses ``query (B, 5)``, whether the way there was blocked, and whether all is finite."""

@@ -11,7 +11,7 @@ from worldpack_model.dataset import LatentDataset
 from worldpack_model.diffusion import sample_levels
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import realised
-from worldpack_model.replay import HIGHEST, LOWEST, STRAYED_SHARE, PredictionReplay, lifts_of
+from worldpack_model.replay import STRAYED_SHARE, PredictionReplay
 from worldpack_model.world_model import WorldPack, cell_weights
 
 
@@ -139,56 +139,9 @@ def test_chances_make_rollouts_the_wanted_share(dataset: LatentDataset) -> None:
 def test_rollouts_are_part_of_the_state(dataset: LatentDataset) -> None:
     one, two = PredictionReplay(dataset.latents), PredictionReplay(dataset.latents)
     one.store(torch.arange(5), dataset.latents[:5])
-    one.rolled[3:5], one.lifts[4] = True, 2.0
+    one.rolled[3:5] = True
     two.load(one.state())
     assert torch.equal(one.rolled, two.rolled)
-    assert torch.equal(one.lifts, two.lifts)
-    old = {name: part for name, part in one.state().items() if name != "lifts"}
-    two.load(old)
-    assert not two.lifts.any(), "runs of before have none"
-
-
-def test_lifts_come_of_missed_falls_and_climbs_alone() -> None:
-    generator = torch.Generator().manual_seed(3)
-    assert not lifts_of(torch.zeros(200), generator).any(), "nobody errs on flat ground"
-    falling, rising = lifts_of(-torch.arange(400.0), generator), lifts_of(torch.arange(400.0), generator)
-    assert falling.min() == 0 and falling.max() == HIGHEST
-    assert rising.max() == 0 and rising.min() == LOWEST
-    for lifts in (falling, rising):
-        assert ((lifts.diff().abs() <= 1) | (lifts[1:] == 0)).all(), "a block at a time, or home"
-
-
-def test_lifted_rollouts_teach_bodies_to_come_down(dataset: LatentDataset, model: WorldPack) -> None:
-    """What the body believes of its height, and what it remembers since, is lifted as the rollout was; what it remembers from before is true."""
-    config, replay = PRESETS["debug"], PredictionReplay(dataset.latents)
-    begin = 4
-    for first, end in zip(dataset.starts[:-1].tolist(), dataset.starts[1:].tolist(), strict=True):
-        frames = torch.arange(first + begin, end)
-        replay.store(frames, dataset.latents[frames])
-        replay.rolled[frames], replay.lifts[frames] = True, 3.0
-    episode = torch.searchsorted(dataset.starts, torch.arange(len(dataset)), right=True) - 1
-    assert torch.equal(replay.begin(replay.rolled.nonzero()[:, 0]), (dataset.starts[episode] + begin)[replay.rolled])
-    batch = dataset.batch(config, 128, torch.Generator().manual_seed(0), replay, own_share=1.0, whole_rollouts=True)
-    here = batch.frame - 1
-    lifted = replay.rolled[here]
-    assert lifted.any() and not lifted.all()
-    assert torch.equal(batch.body.pose[:, 1] - dataset.poses[here, 1], 3.0 * lifted)
-    used, seen = batch.context.used & lifted[:, None], batch.frame[:, None] - batch.context.ages
-    away = batch.context.poses[..., 1] - dataset.poses[seen.clamp_min(0), 1]
-    assert torch.equal(away[used], 3.0 * replay.rolled[seen.clamp_min(0)][used]), "split where the rollout began"
-    assert torch.equal(batch.context.imagined[used], replay.rolled[seen.clamp_min(0)][used])
-    assert torch.equal(batch.query, dataset.poses[batch.frame]), "and where it leads stays true"
-    assert (batch.body.last_motion[:, 1][lifted & (here == replay.begin(here))] - 3.0).abs().max() < 1.5, "the lift itself is a motion"
-
-
-def test_lifted_rollouts_are_imagined_from_where_the_body_believes_to_be(dataset: LatentDataset, model: WorldPack) -> None:
-    high = dataclasses.replace(dataset, poses=dataset.poses.clone())
-    high.poses[:, 1] -= torch.arange(len(dataset)) * 1.0  # falls all the time
-    replay, again = PredictionReplay(high.latents), PredictionReplay(high.latents)
-    replay.roll_out(model, high, 3, 20, torch.Generator().manual_seed(1), lifted=True)
-    again.roll_out(model, high, 3, 20, torch.Generator().manual_seed(1), lifted=True)
-    assert torch.equal(replay.latents, again.latents) and torch.equal(replay.lifts, again.lifts)
-    assert replay.lifts.any() and not replay.lifts[~replay.rolled].any()
 
 
 def test_own_predictions_make_nothing_known(dataset: LatentDataset) -> None:
