@@ -206,6 +206,8 @@ def study_table(data: dict[str, Any]) -> list[str]:
             f"| `{name}` | {interval(found['success']['mean'], percent=True)} | {interval(less, percent=True) if less else ''} "
             f"| {interval(by) if by else ''} | {interval(found['spl']['mean'])} | {steps} |"
         )
+    if study["name"] == "curriculum":  # benchmarks/study_curves.py
+        lines += ["", "![Success on validation starts by env steps of training](docs/images/study-curriculum.png)"]
     return lines
 
 

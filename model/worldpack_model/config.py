@@ -230,6 +230,8 @@ class ModelConfig:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    knows_blocks: bool = True
+    """Whether the motion model was taught which blocks are solid, so that bodies can be moved among them; a recording may not tell."""
 
     def __post_init__(self) -> None:
         """Checks what would otherwise fail deep inside."""

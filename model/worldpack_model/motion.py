@@ -6,7 +6,8 @@ and footprints, the remembered positions around the body, about the blocks that 
 they say together goes to a network that knows how a body moves.
 
 Blocks lie along the axes of the world, so all of it is in world axes. What happens has few alternatives (free, stopped by this wall or that, up a
-step), whose mean never happens: the model gives a mixture and takes the likeliest.
+step), whose mean never happens: the model gives a mixture and takes the likeliest. What is taken is then made exact (:func:`footed`): errors of a
+hand's breadth would add up to bodies that hover over walls or stand in them.
 
 A recording from an engine that tells which blocks are solid teaches that directly (:class:`Blocks`); others teach it by what the body did.
 
@@ -187,7 +188,7 @@ class MotionPrediction(NamedTuple):
     means: torch.Tensor
     """``(B, M, 3)``."""
     solid: torch.Tensor | None = None
-    """``(B, P)`` log odds that the blocks asked about are solid; None of a blind guess."""
+    """``(B, P)`` log odds that the blocks asked about are solid; None of a blind guess, and where the model was not taught them."""
 
     @property
     def _support(self) -> torch.Tensor:
@@ -222,18 +223,20 @@ def footed(body: Body, momentum: torch.Tensor, prediction: MotionPrediction, wan
     """The way of a body among blocks that is nearest to what the network means.
 
     The network says what happens, with errors of a hand's breadth; which blocks it thinks are there says what can happen exactly (:func:`walk`), by
-    how sure it must be of a block to count it, from nearly surely to hardly. Where neither is near what the network means, as in water, that stands.
+    how sure it must be of a block to count it, from nearly surely to hardly. Where none is near what the network means, as in water, that stands; so
+    it does where the network was not taught blocks, and of a body that sneaks.
 
     Args:
         body: before the step.
         momentum: ``(B, 5)`` as the step before left it.
-        prediction: of the network, not blind.
+        prediction: of the network.
         wanted: ``(B, 3)`` which of its alternatives.
 
     Returns:
         The motion ``(B, 3)``, and the momentum ``(B, 5)`` that it leaves.
     """
-    assert prediction.solid is not None
+    if prediction.solid is None:
+        return wanted.double(), momentum_of(wanted.double())
     sure = torch.logit(torch.tensor(_SURE, device=wanted.device))
     layouts = prediction.solid[:, None] > sure[:, None]
     ways, left = walk(body.pose, momentum, body.action, _cells(body), layouts)
@@ -251,13 +254,14 @@ class MotionModel(nn.Module):
         super().__init__()
         self.trunk = _Trunk()
         self.surroundings = _Surroundings(config)
+        self.knows_blocks = config.knows_blocks
 
     def forward(self, body: Body, around: tuple[Context, Footprints] | None) -> MotionPrediction:
         """Predicts the motion of one env step; ``around`` None is a blind guess, for training."""
         if around is None:
             return self._alternatives(body, None)
         found, solid = self.surroundings(body, *around)
-        return self._alternatives(body, found)._replace(solid=solid.float())
+        return self._alternatives(body, found)._replace(solid=solid.float() if self.knows_blocks else None)
 
     def _alternatives(self, body: Body, found: torch.Tensor | None) -> MotionPrediction:
         state = _state(body)

@@ -384,8 +384,12 @@ class _Run:
         config, device, motion = self.config, self.accelerator.device, self.model.motion
         if bool((dataset.blocks == UNKNOWN).all()):
             log.warning("The recordings in %s do not say which blocks are solid; motion is learned from what the bodies did alone.", config.data)
+            motion.knows_blocks = False
         if config.init_motion is not None:
-            load_state(motion, read_part(config.init_motion, "motion")[1], config.init_motion)
+            source, weights = read_part(config.init_motion, "motion")
+            load_state(motion, weights, config.init_motion)
+            motion.knows_blocks |= source.knows_blocks
+        self.model.config = dataclasses.replace(self.model.config, knows_blocks=motion.knows_blocks)
 
         def blind(generator: torch.Generator) -> torch.Tensor:
             body, after = dataset.moves(BLIND_BATCH, generator)

@@ -290,6 +290,7 @@ def test_the_motion_model_learns_from_rollouts_made_for_it_and_goes_on_after_a_k
     settings |= {"rollout_steps": 24, "own_share": 1.0, "motion_steps": 8}
     whole = small(episodes, tmp_path / "whole", motion_rollouts=5, **settings)
     expected = sha256(train_model(whole) / "motion.safetensors")
+    assert not load_model(str(first)).config.knows_blocks, "these recordings do not say which blocks are solid"
     frames = load_file(whole.out / "rollouts-state" / "replay.safetensors")["frames"]
     assert len(frames) > 3
     assert expected != sha256(train_model(small(episodes, tmp_path / "none", **settings)) / "motion.safetensors")

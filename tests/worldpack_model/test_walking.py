@@ -109,3 +109,5 @@ def test_what_the_network_means_is_made_exact_where_blocks_allow_it() -> None:
     assert made[0].tolist() == pytest.approx([0.0, 0.0, 0.2], abs=1e-6), "stopped at the face"
     assert made[1][2] > 0.6, "the doubted wall is not there"
     assert made[2].tolist() == meant[2].tolist(), "no body can do that: as in water, the network decides"
+    untaught = MotionPrediction(torch.zeros(1, 6), meant[:1].expand(1, 6, 3), None)
+    assert footed(body, STAND, untaught, meant[:1])[0][0].tolist() == meant[0].tolist(), "nothing is known of blocks"
