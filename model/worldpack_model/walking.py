@@ -29,6 +29,9 @@ STILL: Final = (0.0, _RESTING, 0.0, 1.0, 0.0)
 """Momentum of a body that stands."""
 
 
+_Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 class Walked(NamedTuple):
     """Where bodies get to."""
 
@@ -48,36 +51,33 @@ def walk(pose: torch.Tensor, momentum: torch.Tensor, action: torch.Tensor, corne
         corners: ``(B, P, 3)`` lowest corners of the blocks asked about; what lies outside of them is air.
         solid: ``(B, S, P) bool`` layouts of those blocks.
     """
-    layouts, held = solid.shape[1], action.double()[:, None] > 0.5
-    yaw = torch.deg2rad(pose[:, None, 3] + action.double()[:, None, DYAW])
+    layouts, held = solid.shape[1], action[:, None] > 0.5
+    yaw = torch.deg2rad(pose[:, None, 3] + action[:, None, DYAW].double())
+    sin, cos = yaw.sin(), yaw.cos()
     forward, right = held[..., 0].double() - held[..., 1].double(), held[..., 3].double() - held[..., 2].double()
     jump, sprint = held[..., 4], held[..., 6] & (forward > 0)
-    strength = _INPUT / torch.sqrt((_INPUT * forward) ** 2 + (_INPUT * right) ** 2).clamp_min(1.0)
-    faster = torch.where(sprint, _SPRINT, 1.0)
-    push = torch.stack([-forward * yaw.sin() - right * yaw.cos(), forward * yaw.cos() - right * yaw.sin()], dim=-1) * (strength * faster)[..., None]
+    strength = _INPUT / (_INPUT * torch.sqrt(forward**2 + right**2)).clamp_min(1.0) * torch.where(sprint, _SPRINT, 1.0)
+    push_x, push_z = strength * (-forward * sin - right * cos), strength * (forward * cos - right * sin)
     # places relative to the body: the box moves, the blocks stand
-    low = (corners.double() - pose[:, None, :3])[:, None].expand(-1, layouts, -1, -1)
-    at = torch.zeros((len(pose), layouts, 3), dtype=torch.float64, device=pose.device)
-    velocity = momentum[:, None, :3].expand(-1, layouts, -1).clone()
-    ground, cooldown = (momentum[:, None, i].expand(-1, layouts) for i in (3, 4))
+    low = (corners.double() - pose[:, None, :3])[:, None].unbind(-1)  # each (B, 1, P)
+    vx, vy, vz, ground, cooldown = (part.expand(-1, layouts) for part in momentum[:, None].unbind(-1))
     ground = ground > 0.5
+    x = y = z = torch.zeros_like(vx)
     for _ in range(TICKS_PER_STEP):
-        velocity = torch.where(velocity.abs() < _NEGLIGIBLE, 0.0, velocity)
+        vx, vy, vz = (torch.where(v.abs() < _NEGLIGIBLE, 0.0, v) for v in (vx, vy, vz))
         cooldown = (cooldown - 1).clamp_min(0) * jump
         jumps = jump & ground & (cooldown == 0)
         cooldown = torch.where(jumps, float(_COOLDOWN_TICKS), cooldown)
-        pushed = velocity[..., [0, 2]] + push * torch.where(ground, _GROUND_PUSH, _AIR_PUSH)[..., None]
-        leap = (0.2 * (jumps & sprint))[..., None] * torch.stack([-yaw.sin(), yaw.cos()], dim=-1)
-        x, z = (pushed + leap).unbind(-1)
-        wanted = torch.stack([x, torch.where(jumps, _JUMP, velocity[..., 1]), z], dim=-1)
-        moved = _collide(at, wanted, low, solid)
-        at = at + moved
-        stopped = (moved - wanted).abs() > 1e-9
+        grip, leap = torch.where(ground, _GROUND_PUSH, _AIR_PUSH), 0.2 * (jumps & sprint)
+        dx, dy, dz = vx + push_x * grip - leap * sin, torch.where(jumps, _JUMP, vy), vz + push_z * grip + leap * cos
+        mx, my, mz = _collide((x, y, z), (dx, dy, dz), low, solid)
+        x, y, z = x + mx, y + my, z + mz
         drag = torch.where(ground, _GROUND_DRAG, _AIR_DRAG)
-        ground = stopped[..., 1] & (wanted[..., 1] < 0)
-        velocity = torch.where(stopped, 0.0, wanted)
-        velocity = torch.stack([velocity[..., 0] * drag, _VERTICAL_DRAG * (velocity[..., 1] - _GRAVITY), velocity[..., 2] * drag], dim=-1)
-    return Walked(at, torch.cat([velocity, ground.double()[..., None], cooldown[..., None]], dim=-1))
+        landed = (my - dy).abs() > 1e-9
+        ground = landed & (dy < 0)
+        vx, vz = (torch.where((m - d).abs() > 1e-9, 0.0, d) * drag for m, d in ((mx, dx), (mz, dz)))
+        vy = _VERTICAL_DRAG * (torch.where(landed, 0.0, dy) - _GRAVITY)
+    return Walked(torch.stack([x, y, z], dim=-1), torch.stack([vx, vy, vz, ground.double(), cooldown], dim=-1))
 
 
 def momentum_of(motion: torch.Tensor) -> torch.Tensor:
@@ -96,23 +96,30 @@ def momentum_of(motion: torch.Tensor) -> torch.Tensor:
     return torch.stack([level[:, 0], upward, level[:, 1], *rest], dim=-1)
 
 
-def _collide(at: torch.Tensor, wanted: torch.Tensor, low: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
-    """How far ``(B, S, 3)`` bodies at ``at`` come of ``wanted``: up or down first, then the longer way over ground, as the game does."""
-    x_first = wanted[..., 0].abs() >= wanted[..., 2].abs()
-    order = torch.where(x_first[..., None], torch.tensor([1, 0, 2], device=at.device), torch.tensor([1, 2, 0], device=at.device))  # (B, S, 3)
-    place, step = at.gather(-1, order), wanted.gather(-1, order)
-    block = low.gather(-1, order[:, :, None].expand(-1, -1, low.shape[2], -1)).unbind(-1)
-    near = place - torch.tensor([0.0, _HALF_WIDTH, _HALF_WIDTH], dtype=at.dtype, device=at.device)
-    far = place + torch.tensor([_HEIGHT, _HALF_WIDTH, _HALF_WIDTH], dtype=at.dtype, device=at.device)
-    inside = [(block[i] < far[..., i, None] - _GAP) & (block[i] + 1 > near[..., i, None] + _GAP) for i in range(3)]
-    moved = []
-    for i in range(3):
-        others = [inside[j] for j in range(3) if j != i]
-        beside = solid & others[0] & others[1]
-        ahead, behind = block[i] - far[..., i, None], block[i] + 1 - near[..., i, None]
-        most = torch.where(beside & (ahead >= -_GAP), ahead.clamp_min(0), torch.inf).amin(-1)
-        least = torch.where(beside & (behind <= _GAP), behind.clamp_max(0), -torch.inf).amax(-1)
-        part = torch.maximum(torch.minimum(step[..., i], most), least)
-        moved.append(part)
-        inside[i] = (block[i] < (far[..., i] + part)[..., None] - _GAP) & (block[i] + 1 > (near[..., i] + part)[..., None] + _GAP)
-    return torch.stack(moved, dim=-1).gather(-1, order.argsort(-1))
+def _collide(at: _Three, wanted: _Three, low: _Three, solid: torch.Tensor) -> _Three:
+    """How far, along x, y and z ``(B, S)``, bodies at ``at`` come of ``wanted``: up or down first, then the longer way over ground, as the game does."""
+    (x, y, z), (dx, dy, dz), (low_x, low_y, low_z) = at, wanted, low
+    in_x, in_z = _within(x, low_x), _within(z, low_z)
+    my = _sweep(y, y + _HEIGHT, dy, low_y, solid & in_x & in_z)
+    top, feet = (y + my + _HEIGHT)[..., None], (y + my)[..., None]
+    level = solid & (low_y < top - _GAP) & (low_y + 1 > feet + _GAP)
+    x_first = dx.abs() >= dz.abs()
+    which = x_first[..., None]
+    first, second = torch.where(x_first, x, z), torch.where(x_first, z, x)
+    low_1, low_2 = torch.where(which, low_x, low_z), torch.where(which, low_z, low_x)
+    m1 = _sweep(first - _HALF_WIDTH, first + _HALF_WIDTH, torch.where(x_first, dx, dz), low_1, level & torch.where(which, in_z, in_x))
+    m2 = _sweep(second - _HALF_WIDTH, second + _HALF_WIDTH, torch.where(x_first, dz, dx), low_2, level & _within(first + m1, low_1))
+    return torch.where(x_first, m1, m2), my, torch.where(x_first, m2, m1)
+
+
+def _within(middle: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """``(B, S, P) bool``: whether blocks with lowest coordinate ``low`` reach into a body's width around ``middle (B, S)``."""
+    return (low < middle[..., None] + (_HALF_WIDTH - _GAP)) & (low + 1 > middle[..., None] - (_HALF_WIDTH - _GAP))
+
+
+def _sweep(near: torch.Tensor, far: torch.Tensor, wanted: torch.Tensor, low: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+    """How far ``(B, S)`` bodies from ``near`` to ``far`` along an axis come of ``wanted`` before a block that is ``beside (B, S, P)`` their way."""
+    ahead, behind = low - far[..., None], low + 1 - near[..., None]
+    most = torch.where(beside & (ahead >= -_GAP), ahead.clamp_min(0), torch.inf).amin(-1)
+    least = torch.where(beside & (behind <= _GAP), behind.clamp_max(0), -torch.inf).amax(-1)
+    return torch.maximum(torch.minimum(wanted, most), least)
