@@ -97,7 +97,7 @@ def momentum_of(motion: torch.Tensor) -> torch.Tensor:
 
 
 def _collide(at: _Three, wanted: _Three, low: _Three, solid: torch.Tensor) -> _Three:
-    """How far, along x, y and z ``(B, S)``, bodies at ``at`` come of ``wanted``: up or down first, then the longer way over ground, as the game does."""
+    """How far, along x, y and z ``(B, S)``, bodies come of ``wanted``: up or down first, then the longer way over ground, as the game does."""
     (x, y, z), (dx, dy, dz), (low_x, low_y, low_z) = at, wanted, low
     in_x, in_z = _within(x, low_x), _within(z, low_z)
     my = _sweep(y, y + _HEIGHT, dy, low_y, solid & in_x & in_z)
