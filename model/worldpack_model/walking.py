@@ -59,7 +59,7 @@ def walk(pose: torch.Tensor, momentum: torch.Tensor, action: torch.Tensor, corne
     strength = _INPUT / (_INPUT * torch.sqrt(forward**2 + right**2)).clamp_min(1.0) * torch.where(sprint, _SPRINT, 1.0)
     push_x, push_z = strength * (-forward * sin - right * cos), strength * (forward * cos - right * sin)
     # places relative to the body: the box moves, the blocks stand
-    low = (corners.double() - pose[:, None, :3])[:, None].unbind(-1)  # each (B, 1, P)
+    low_x, low_y, low_z = (corners.double() - pose[:, None, :3])[:, None].unbind(-1)  # each (B, 1, P)
     vx, vy, vz, ground, cooldown = (part.expand(-1, layouts) for part in momentum[:, None].unbind(-1))
     ground = ground > 0.5
     x = y = z = torch.zeros_like(vx)
@@ -70,7 +70,7 @@ def walk(pose: torch.Tensor, momentum: torch.Tensor, action: torch.Tensor, corne
         cooldown = torch.where(jumps, float(_COOLDOWN_TICKS), cooldown)
         grip, leap = torch.where(ground, _GROUND_PUSH, _AIR_PUSH), 0.2 * (jumps & sprint)
         dx, dy, dz = vx + push_x * grip - leap * sin, torch.where(jumps, _JUMP, vy), vz + push_z * grip + leap * cos
-        mx, my, mz = _collide((x, y, z), (dx, dy, dz), low, solid)
+        mx, my, mz = _collide((x, y, z), (dx, dy, dz), (low_x, low_y, low_z), solid)
         x, y, z = x + mx, y + my, z + mz
         drag = torch.where(ground, _GROUND_DRAG, _AIR_DRAG)
         landed = (my - dy).abs() > 1e-9
