@@ -237,8 +237,7 @@ def footed(body: Body, momentum: torch.Tensor, prediction: MotionPrediction, wan
     """
     if prediction.solid is None:
         return wanted.double(), momentum_of(wanted.double())
-    sure = torch.logit(torch.tensor(_SURE, device=wanted.device))
-    layouts = prediction.solid[:, None] > sure[:, None]
+    layouts = torch.stack([prediction.solid > math.log(p / (1 - p)) for p in _SURE], dim=1)
     ways, left = walk(body.pose, momentum, body.action, _cells(body), layouts)
     off = (ways - wanted[:, None]).norm(dim=-1)
     off, best = torch.where(body.action[:, None, 5] > 0.5, torch.inf, off).min(dim=1)
