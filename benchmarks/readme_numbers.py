@@ -392,7 +392,7 @@ STUDIES = {
     "budget-loop": "budget-loop",
     "memory": "memory",
     "memory-abca": "memory-abca",
-    "curriculum": "curriculum --change 'in=\"real\"' total_steps=4096 eval_every=1024",
+    "curriculum": "curriculum --seeds 0 1 2 3 4 --change 'in=\"real\"' total_steps=4096 eval_every=1024",
 }
 PARTS = (
     (

@@ -23,8 +23,8 @@ from typing import Any, Final, get_args
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from worldpack_agents.policies import Algorithm, PolicyConfig, algorithm_class, policy_kwargs
 from worldpack_model.checkpoint import CheckpointError, read_manifest, sha256, write_json
@@ -218,9 +218,12 @@ def ship_agent(run: Path, steps: Sequence[int], out: Path) -> None:
         chosen = run / CHECKPOINTS / f"step_{number:09d}"
         read_manifest(chosen)
         tensors = {k: v.bfloat16().contiguous() for k, v in read_policy_tensors(chosen / POLICY).items()}
+        # a policy names the tensors that actor and critic share once for each; they are written once
+        same = {k: first for k, v in tensors.items() if (first := next(n for n, w in tensors.items() if torch.equal(v, w))) != k and v.numel() > 64}
+        tensors = {k: v for k, v in tensors.items() if k not in same}
         folder = out / CHECKPOINTS / chosen.name
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / SHIPPED_POLICY)
+        save_file(tensors, folder / SHIPPED_POLICY, metadata=same)
         write_json(folder / "manifest.json", {"format": FORMAT, "files": {SHIPPED_POLICY: sha256(folder / SHIPPED_POLICY)}, "steps": number})
 
 
@@ -295,8 +298,10 @@ def read_checkpoint_tensors(folder: Path, device: str = "cpu") -> dict[str, Any]
     if not path.is_file():
         return read_policy_tensors(folder / POLICY, device)
     try:
-        return {k: v.float() for k, v in load_file(path, device=device).items()}
-    except (SafetensorError, OSError) as error:
+        with safe_open(path, framework="pt", device=device) as file:
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            return tensors | {name: tensors[same] for name, same in (file.metadata() or {}).items()}
+    except (SafetensorError, OSError, KeyError) as error:
         raise CheckpointError(f"{path} is no file of tensors ({error}); install the package again.") from error
 
 
