@@ -79,3 +79,11 @@ def test_the_ladder_names_agents_of_graded_skill_once(shelf: Path) -> None:
     assert agents[:2] == ("runs/mine", "compass")
     assert set(agents[2:]) == {*LADDER, "quad@256", "quad@512"} - {"compass"}
     assert len(set(agent_names(agents))) == len(agents)
+
+
+def test_the_agents_of_the_package_load_and_have_a_card() -> None:
+    names = reference_agents()
+    assert len(names) >= 3
+    for name in names:
+        assert load_agent(name).steps == int(name.partition("@")[2])
+        assert f"`{name}`" in (kept.REFERENCE / name.partition("@")[0] / "README.md").read_text()
