@@ -61,7 +61,7 @@ def test_names_on_the_command_line() -> None:
         open_policy("compass:much", actions)
     with pytest.raises(ValueError, match="expected 0 to 1"):
         open_policy("compass:2", actions)
-    with pytest.raises(CheckpointError, match=r"no agent 'compas'.*none of the agents that learn nothing \(random, compass, oracle\)"):
+    with pytest.raises(CheckpointError, match=r"no agent 'compas'.*none of those that learn nothing \(random, compass, oracle\)"):
         open_policy("compas", actions)
 
 
