@@ -105,7 +105,7 @@ def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about:
     """
     folder = run / into
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step_{steps:09d}"
+    path = folder / _step_name(steps)
     temporary = folder / f".{path.name}.{os.getpid()}.new"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -125,6 +125,16 @@ def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about:
     return path
 
 
+def _step_name(steps: int) -> str:
+    """Name of the folder of a checkpoint."""
+    return f"step_{steps:09d}"
+
+
+def _steps_of(folder: Path) -> int:
+    """Inverse of :func:`_step_name`."""
+    return int(folder.name.removeprefix("step_"))
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -139,7 +149,7 @@ def checkpoints(run: Path, into: str = CHECKPOINTS) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
     folder = run / into
     found = [p for p in folder.iterdir() if _STEP.fullmatch(p.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+    return sorted(found, key=_steps_of)
 
 
 def newest_checkpoint(run: Path, into: str = CHECKPOINTS) -> tuple[Path, dict[str, Any]] | None:
@@ -193,7 +203,7 @@ def _in_run(path: Path) -> bool:
 
 def reference_agents() -> tuple[str, ...]:
     """Names of the agents that come with this package, the least trained of each run first."""
-    return tuple(f"{run.name}@{int(step.name.removeprefix('step_'))}" for run in sorted(REFERENCE.glob("*/")) for step in checkpoints(run))
+    return tuple(f"{run.name}@{_steps_of(step)}" for run in sorted(REFERENCE.glob("*/")) for step in checkpoints(run))
 
 
 def agent_path(source: str | Path) -> Path:
@@ -202,7 +212,9 @@ def agent_path(source: str | Path) -> Path:
     run = REFERENCE / name
     if Path(source).exists() or "/" in name or not (run / CONFIG).is_file():
         return Path(source)
-    return run / CHECKPOINTS / f"step_{int(steps):09d}" if at and steps.isdecimal() else run if not at else Path(source)
+    if not at:
+        return run
+    return run / CHECKPOINTS / _step_name(int(steps)) if steps.isdecimal() else Path(source)
 
 
 def ship_agent(run: Path, steps: Sequence[int], out: Path) -> None:
@@ -215,7 +227,7 @@ def ship_agent(run: Path, steps: Sequence[int], out: Path) -> None:
     data["config"] = {k: v for k, v in data["config"].items() if k not in ("out", "init")}
     write_run_config(out, data)
     for number in steps:
-        chosen = run / CHECKPOINTS / f"step_{number:09d}"
+        chosen = run / CHECKPOINTS / _step_name(number)
         read_manifest(chosen)
         tensors = {k: v.bfloat16().contiguous() for k, v in read_policy_tensors(chosen / POLICY).items()}
         # a policy names the tensors that actor and critic share once for each; they are written once

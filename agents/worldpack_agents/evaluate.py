@@ -25,8 +25,8 @@ class EvalAgentConfig:
     """Evaluates an agent on held-out starts."""
 
     agent: str = "random"
-    """Run folder or checkpoint of train-agent, or an agent that learns nothing: `random`, `compass`, `oracle`, or `compass:0.3` with 3 in 10 actions
-    random."""
+    """Run folder or checkpoint of train-agent, a reference agent (`ppo-goto-15`), or an agent that learns nothing: `random`, `compass`, `oracle`, or
+    `compass:0.3` with 3 in 10 actions random."""
     where: Annotated[Where, tyro.conf.arg(name="in")] = "real"
     """imagined: in the world model. real: in the engine."""
     env: Annotated[EnvConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: EnvConfig(split="test"))

@@ -18,16 +18,33 @@ import torch
 
 from worldpack_model.geometry import DYAW, TICKS_PER_STEP
 
-_HALF_WIDTH, _HEIGHT = 0.3, 1.8
-_JUMP, _GRAVITY, _VERTICAL_DRAG, _COOLDOWN_TICKS = 0.42, 0.08, 0.98, 10
-_GROUND_DRAG, _AIR_DRAG = 0.546, 0.91
-_GROUND_PUSH, _AIR_PUSH, _INPUT = 0.1, 0.02, 0.98
-_SPRINT, _NEGLIGIBLE, _GAP = 1.3, 0.003, 1e-7
-_RESTING: Final = -_GRAVITY * _VERTICAL_DRAG
+WIDTH: Final = 0.6
+"""Side of the player's box in blocks."""
+HEIGHT: Final = 1.8
+"""Height of the player's box in blocks."""
+JUMP_VELOCITY: Final = 0.42
+GRAVITY: Final = 0.08
+VERTICAL_DRAG: Final = 0.98
+AIR_DRAG: Final = 0.91
+SLIPPERINESS: Final = 0.6
+"""Of every block here; ground drag is ``SLIPPERINESS * AIR_DRAG`` = 0.546."""
+GROUND_ACCELERATION: Final = 0.1
+AIR_ACCELERATION: Final = 0.02
+SPRINT: Final = 1.3
+INPUT_SCALE: Final = 0.98
+"""The game scales held keys by this; it makes the steady walking speed 0.098 / (1 - 0.546) = 0.2159 blocks a tick."""
+JUMP_COOLDOWN: Final = 10
+"""Ticks before a held jump key jumps again."""
+NEGLIGIBLE: Final = 0.003
+"""Slower velocity components are set to zero, as the game does."""
+
+_GAP: Final = 1e-7
+_HALF_WIDTH: Final = 0.5 * WIDTH
+_GROUND_DRAG: Final = SLIPPERINESS * AIR_DRAG
+_RESTING: Final = -GRAVITY * VERTICAL_DRAG
 """Vertical velocity of a body on the ground."""
 STILL: Final = (0.0, _RESTING, 0.0, 1.0, 0.0)
 """Momentum of a body that stands."""
-
 
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -56,7 +73,7 @@ def walk(pose: torch.Tensor, momentum: torch.Tensor, action: torch.Tensor, corne
     sin, cos = yaw.sin(), yaw.cos()
     forward, right = held[..., 0].double() - held[..., 1].double(), held[..., 3].double() - held[..., 2].double()
     jump, sprint = held[..., 4], held[..., 6] & (forward > 0)
-    strength = _INPUT / (_INPUT * torch.sqrt(forward**2 + right**2)).clamp_min(1.0) * torch.where(sprint, _SPRINT, 1.0)
+    strength = INPUT_SCALE / (INPUT_SCALE * torch.sqrt(forward**2 + right**2)).clamp_min(1.0) * torch.where(sprint, SPRINT, 1.0)
     push_x, push_z = strength * (-forward * sin - right * cos), strength * (forward * cos - right * sin)
     # places relative to the body: the box moves, the blocks stand
     low_x, low_y, low_z = (corners.double() - pose[:, None, :3])[:, None].unbind(-1)  # each (B, 1, P)
@@ -64,19 +81,19 @@ def walk(pose: torch.Tensor, momentum: torch.Tensor, action: torch.Tensor, corne
     ground = ground > 0.5
     x = y = z = torch.zeros_like(vx)
     for _ in range(TICKS_PER_STEP):
-        vx, vy, vz = (torch.where(v.abs() < _NEGLIGIBLE, 0.0, v) for v in (vx, vy, vz))
+        vx, vy, vz = (torch.where(v.abs() < NEGLIGIBLE, 0.0, v) for v in (vx, vy, vz))
         cooldown = (cooldown - 1).clamp_min(0) * jump
         jumps = jump & ground & (cooldown == 0)
-        cooldown = torch.where(jumps, float(_COOLDOWN_TICKS), cooldown)
-        grip, leap = torch.where(ground, _GROUND_PUSH, _AIR_PUSH), 0.2 * (jumps & sprint)
-        dx, dy, dz = vx + push_x * grip - leap * sin, torch.where(jumps, _JUMP, vy), vz + push_z * grip + leap * cos
+        cooldown = torch.where(jumps, float(JUMP_COOLDOWN), cooldown)
+        grip, leap = torch.where(ground, GROUND_ACCELERATION, AIR_ACCELERATION), 0.2 * (jumps & sprint)
+        dx, dy, dz = vx + push_x * grip - leap * sin, torch.where(jumps, JUMP_VELOCITY, vy), vz + push_z * grip + leap * cos
         mx, my, mz = _collide((x, y, z), (dx, dy, dz), (low_x, low_y, low_z), solid)
         x, y, z = x + mx, y + my, z + mz
-        drag = torch.where(ground, _GROUND_DRAG, _AIR_DRAG)
+        drag = torch.where(ground, _GROUND_DRAG, AIR_DRAG)
         landed = (my - dy).abs() > 1e-9
         ground = landed & (dy < 0)
         vx, vz = (torch.where((m - d).abs() > 1e-9, 0.0, d) * drag for m, d in ((mx, dx), (mz, dz)))
-        vy = _VERTICAL_DRAG * (torch.where(landed, 0.0, dy) - _GRAVITY)
+        vy = VERTICAL_DRAG * (torch.where(landed, 0.0, dy) - GRAVITY)
     return Walked(torch.stack([x, y, z], dim=-1), torch.stack([vx, vy, vz, ground.double(), cooldown], dim=-1))
 
 
@@ -86,12 +103,12 @@ def momentum_of(motion: torch.Tensor) -> torch.Tensor:
     A body that neither rose nor fell is on the ground, another one in free flight: of n ticks that begin with velocity v it goes
     sum over k < n of d^k v - g (d + ... + d^k), with the drag d and gravity g.
     """
-    d, n = _VERTICAL_DRAG, TICKS_PER_STEP
-    lost = [_GRAVITY * sum(d**j for j in range(1, k + 1)) for k in range(n + 1)]
+    d, n = VERTICAL_DRAG, TICKS_PER_STEP
+    lost = [GRAVITY * sum(d**j for j in range(1, k + 1)) for k in range(n + 1)]
     begun = (motion[:, 1] + sum(lost[:n])) / sum(d**k for k in range(n))
     flying = motion[:, 1].abs() > 0.02
     upward = torch.where(flying, d**n * begun - lost[n], _RESTING)
-    level = motion[:, [0, 2]] / n * torch.where(flying, _AIR_DRAG, _GROUND_DRAG)[:, None]
+    level = motion[:, [0, 2]] / n * torch.where(flying, AIR_DRAG, _GROUND_DRAG)[:, None]
     rest = [(~flying).to(motion), torch.zeros_like(upward)]
     return torch.stack([level[:, 0], upward, level[:, 1], *rest], dim=-1)
 
@@ -100,8 +117,8 @@ def _collide(at: _Three, wanted: _Three, low: _Three, solid: torch.Tensor) -> _T
     """How far, along x, y and z ``(B, S)``, bodies come of ``wanted``: up or down first, then the longer way over ground, as the game does."""
     (x, y, z), (dx, dy, dz), (low_x, low_y, low_z) = at, wanted, low
     in_x, in_z = _within(x, low_x), _within(z, low_z)
-    my = _sweep(y, y + _HEIGHT, dy, low_y, solid & in_x & in_z)
-    top, feet = (y + my + _HEIGHT)[..., None], (y + my)[..., None]
+    my = _sweep(y, y + HEIGHT, dy, low_y, solid & in_x & in_z)
+    top, feet = (y + my + HEIGHT)[..., None], (y + my)[..., None]
     level = solid & (low_y < top - _GAP) & (low_y + 1 > feet + _GAP)
     x_first = dx.abs() >= dz.abs()
     which = x_first[..., None]

@@ -299,11 +299,11 @@ class WorldPack(nn.Module):
             near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
             chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
             rows = (context, body, near, noise, memory.momentum[index], *chances)
-            latents, frames, query, blocked, finite, *momentum = self._in_parts(self._move_and_show, rows, evaluations)
+            latents, frames, query, blocked, finite, momentum = self._in_parts(self._move_and_show, rows, evaluations)
         else:
-            momentum = []
+            momentum = None
             latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
-        counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum[0] if momentum else None)
+        counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
         # from a GPU only this is read back
         rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))

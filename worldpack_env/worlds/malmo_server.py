@@ -51,8 +51,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_env.worlds import terrain
-from worldpack_env.worlds.voxel import HEIGHT, WIDTH, VoxelWorld
+from worldpack_env.worlds.voxel import VoxelWorld
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, KEYS, to_local
+from worldpack_model.walking import HEIGHT, WIDTH
 
 LOGGER = logging.getLogger(__name__)
 

@@ -31,32 +31,28 @@ from worldpack_env.worlds.terrain import (
     load_terrain,
 )
 from worldpack_model.geometry import ACTION_DIM, DPITCH, DYAW, POSE_DIM, TICKS_PER_STEP, check_action, check_pose, wrap_degrees
+from worldpack_model.walking import (
+    AIR_ACCELERATION,
+    AIR_DRAG,
+    GRAVITY,
+    GROUND_ACCELERATION,
+    HEIGHT,
+    INPUT_SCALE,
+    JUMP_COOLDOWN,
+    JUMP_VELOCITY,
+    NEGLIGIBLE,
+    SLIPPERINESS,
+    SPRINT,
+    VERTICAL_DRAG,
+    WIDTH,
+)
 
-WIDTH: Final = 0.6
-"""Side of the player's box in blocks."""
-HEIGHT: Final = 1.8
-"""Height of the player's box in blocks."""
-JUMP_VELOCITY: Final = 0.42
-GRAVITY: Final = 0.08
-VERTICAL_DRAG: Final = 0.98
-AIR_DRAG: Final = 0.91
-SLIPPERINESS: Final = 0.6
-"""Of every block here; ground drag is ``SLIPPERINESS * AIR_DRAG`` = 0.546."""
-GROUND_ACCELERATION: Final = 0.1
-AIR_ACCELERATION: Final = 0.02
-SPRINT: Final = 1.3
 SNEAK: Final = 0.3
-INPUT_SCALE: Final = 0.98
-"""The game scales held keys by this; it makes the steady walking speed 0.098 / (1 - 0.546) = 0.2159 blocks a tick."""
-JUMP_COOLDOWN: Final = 10
-"""Ticks before a held jump key jumps again."""
 WATER_DRAG: Final = 0.8
 WATER_GRAVITY: Final = 0.02
 SWIM_UP: Final = 0.04
 CLIMB_OUT: Final = 0.3
 """Upward velocity in water against a wall that a swimmer can climb."""
-NEGLIGIBLE: Final = 0.003
-"""Slower velocity components are set to zero, as the game does."""
 
 _GAP: Final = 1e-7
 _X, _Y, _Z, _VX, _VY, _VZ, _GROUND, _COOLDOWN = range(8)
