@@ -10,10 +10,11 @@ Three engines behind the same worker and socket:
   (needs ``make test-minerl``, which installs it; left out otherwise);
 * ``voxel``: the same against the embedded world, which draws a picture for every tick in a process of its own.
 
-``voxel_direct`` is the embedded world without any of it, which draws one picture an env step.
+``voxel_batch`` is ``voxel`` as a batched environment has it: ``--engines`` of them with a server each, stepped at the same time, on all cores; env
+steps of all of them together. ``voxel_direct`` is the embedded world without any of it, which draws one picture an env step.
 
-All processes run on one core, unless ``--cores`` says more: each waits for the next, and a core that has to be woken for every answer costs more than
-it helps (``taskset -c 1 COMMAND`` does the same to a training).
+A single engine's processes run on one core, unless ``--cores`` says more: each waits for the next, and a core that has to be woken for every answer
+costs more than it helps (``taskset -c 1 COMMAND`` does the same to a training).
 
 Run as ``python benchmarks/minerl_speed.py``; a busy neighbour makes it slower, so ``load`` says how busy the machine was. ``MineRLWorld`` starts
 this file itself as its worker for ``still`` (with the port as the only argument).
@@ -28,6 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from worldpack_model.geometry import TICKS_PER_STEP
 ROOT = Path(__file__).parents[1]
 BLOCK = 100
 """Steps between two looks at the clock; numbers are medians over blocks."""
+EVERY = ("still", "minerl", "voxel", "voxel_batch", "voxel_direct")
 
 
 def processor_seconds() -> float:
@@ -51,23 +54,49 @@ def processor_seconds() -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
+ACTION = np.array([1, 0, 0, 0, 0, 0, 0, 0, 22.5], np.float32)
+
+
 def rate(world: Any, seconds: float) -> dict[str, Any]:
-    """Steps a second of a world: median and best over blocks of steps, for about so many seconds."""
+    """Steps a second of a world, for about so many seconds."""
     world.reset(0)
-    action = np.array([1, 0, 0, 0, 0, 0, 0, 0, 22.5], np.float32)
+    found = measure(lambda: world.step(ACTION), 1, seconds)
+    world.close()
+    return found
+
+
+def batch_rate(make: Callable[[int], Any], ports: list[int], seconds: float) -> dict[str, Any]:
+    """Steps a second of a batch of engines, all together; ``make`` makes one of a server's port."""
+    from worldpack_env.reality import Reality
+    from worldpack_env.starts import Start
+
+    left = iter(ports)
+    reality = Reality("minerl", len(ports), factory=lambda name, *, frame_size: make(next(left)))
+    slots = list(range(len(ports)))
+    poses = [engine.reset(seed).pose for seed, engine in enumerate(reality.worlds)]
+    frames, nothing = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((0, 9), np.float32)
+    starts = [Start("minerl", seed, frames, pose[None], nothing, np.tile(pose[:3], (2, 1)), 1) for seed, pose in enumerate(poses)]
+    reality.start(slots, starts, slots)
+    actions = np.tile(ACTION, (len(ports), 1))
+    found = measure(lambda: reality.step(slots, actions), len(ports), seconds)
+    reality.close()
+    return {"engines": len(ports), **found}
+
+
+def measure(step: Callable[[], Any], worlds: int, seconds: float) -> dict[str, Any]:
+    """Median and best over blocks of steps of so many worlds."""
     for _ in range(BLOCK):
-        world.step(action)
+        step()
     rates = []
     processor = processor_seconds()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         before = time.perf_counter()
         for _ in range(BLOCK):
-            world.step(action)
-        rates.append(BLOCK / (time.perf_counter() - before))
+            step()
+        rates.append(worlds * BLOCK / (time.perf_counter() - before))
     processor = processor_seconds() - processor
-    world.close()
-    count, middle, best = BLOCK * len(rates), statistics.median(rates), max(rates)
+    count, middle, best = worlds * BLOCK * len(rates), statistics.median(rates), max(rates)
     return {
         "env_steps_per_second": {"median": round(middle, 1), "best": round(best, 1)},
         "minerl_steps_per_second": {"median": round(TICKS_PER_STEP * middle), "best": round(TICKS_PER_STEP * best)},
@@ -78,9 +107,13 @@ def rate(world: Any, seconds: float) -> dict[str, Any]:
 
 def serve(what: str) -> subprocess.Popen[str]:
     """A Malmo server in a process of its own; its first line is its port."""
-    process = subprocess.Popen([sys.executable, __file__, "--serve", what], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process
+    return subprocess.Popen([sys.executable, __file__, "--serve", what], stdout=subprocess.PIPE, text=True)
+
+
+def port_of(server: subprocess.Popen[str]) -> int:
+    """What :func:`serve`'s server says."""
+    assert server.stdout is not None
+    return int(server.stdout.readline())
 
 
 def run_server(what: str) -> None:
@@ -137,9 +170,10 @@ def run_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure each")
-    parser.add_argument("--only", nargs="+", choices=("still", "minerl", "voxel", "voxel_direct"), help="measure these alone")
+    parser.add_argument("--only", nargs="+", choices=EVERY, help="measure these alone")
     parser.add_argument("--serve", choices=("still", "voxel"), help="be one of the Malmo servers that this starts itself")
-    parser.add_argument("--cores", type=int, default=1, help="how many the processes may use together (Linux)")
+    parser.add_argument("--cores", type=int, default=1, help="how many a single engine's processes may use together (Linux)")
+    parser.add_argument("--engines", type=int, default=4, help="how many the batch has")
     options = parser.parse_args()
     if options.serve:
         run_server(options.serve)
@@ -148,33 +182,46 @@ def main() -> None:
     from worldpack_env.worlds.voxel import VoxelWorld
     from worldpack_model.provenance import provenance
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-options.cores :])
-    wanted = options.only or ("still", "minerl", "voxel", "voxel_direct")
+    every_core = os.sched_getaffinity(0)
+    some_cores = set(sorted(every_core)[-options.cores :])
+    os.sched_setaffinity(0, some_cores)
+    wanted = options.only or EVERY
     found: dict[str, Any] = {}
     if "still" in wanted:
         found["still"] = rate(MineRLWorld(python=sys.executable, worker=__file__), options.seconds)
     python = ROOT / ".venv-minerl" / "bin" / "python"
     about: dict[str, str] = {}
+
+    def engine(port: int) -> MineRLWorld:
+        return MineRLWorld(python=python, backend="minerl-0.4", server=port)
+
     if python.exists():
-        for name, what in (("minerl", "still"), ("voxel", "voxel")):
+        for name in ("minerl", "voxel", "voxel_batch"):
             if name not in wanted:
                 continue
-            server = serve(what)
+            batch = name == "voxel_batch"
+            os.sched_setaffinity(0, every_core if batch else some_cores)
+            servers = [serve("still" if name == "minerl" else "voxel") for _ in range(options.engines if batch else 1)]
             try:
-                assert server.stdout is not None
-                world = MineRLWorld(python=python, backend="minerl-0.4", server=int(server.stdout.readline()))
-                found[name] = rate(world, options.seconds)
-                about = world.about
+                ports = [port_of(server) for server in servers]
+                if batch:
+                    found[name] = batch_rate(engine, ports, options.seconds)
+                else:
+                    world = engine(ports[0])
+                    found[name] = rate(world, options.seconds)
+                    about = world.about
             finally:
-                server.kill()
-                server.wait()
+                for server in servers:
+                    server.kill()
+                    server.wait()
+    os.sched_setaffinity(0, some_cores)
     if "voxel_direct" in wanted:
         found["voxel_direct"] = rate(VoxelWorld(), options.seconds)
     report = {
         "frame_size": [64, 64],
         "speed": found,
         "ticks_per_step": TICKS_PER_STEP,
-        "cores_used": options.cores,
+        "cores_used": {"one engine": options.cores, "batch": len(every_core)},
         "minerl": about or "not installed",
         "load": round(os.getloadavg()[0], 2),
         "provenance": provenance(),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,15 @@ from worldpack_env.worlds import EpisodeLost, World, WorldView, make_world
 from worldpack_model.geometry import check_action
 
 LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Reality:
-    """``num_slots`` engines of one kind, one for each slot."""
+    """``num_slots`` engines of one kind, one for each slot.
+
+    Engines that say so (``concurrent``) are started and stepped at the same time: they are programs of their own, and one that takes a tick's time
+    to answer would keep all others waiting. A call ends when every engine has answered, so the order never matters.
+    """
 
     def __init__(
         self,
@@ -49,12 +56,16 @@ class Reality:
         self.name = world
         self.worlds: list[World] = []
         self._last: dict[int, WorldView] = {}
+        self._threads: ThreadPoolExecutor | None = None
         try:
             for _ in range(num_slots):
                 self.worlds.append(factory(world, frame_size=self.frame_size, **({} if mission is None else {"mission": mission})))
         except BaseException:
             self.close()  # engines may be processes: none stays behind when a later one cannot be had
             raise
+        concurrent = num_slots > 1 and all(getattr(engine, "concurrent", False) for engine in self.worlds)
+        if concurrent:
+            self._threads = ThreadPoolExecutor(num_slots, "engine")
 
     def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
         """Builds each start's world and stands the player where its context ends; engines use no ``seeds``.
@@ -62,27 +73,41 @@ class Reality:
         Raises:
             ValueError: if a start is for another engine.
         """
-        views = []
+        work = []
         for slot, start, _ in zip(slots, starts, seeds, strict=True):
             if start.world != self.name:
                 raise ValueError(f"The start is of the engine {start.world!r}, this is {self.name!r}; use starts of the same engine.")
-            views.append(self.worlds[slot].reset(start.seed, start.poses[-1]))
-            self._last[slot] = views[-1]
+            work.append(partial(self.worlds[slot].reset, start.seed, start.poses[-1]))
+        views = self._each(work)
+        self._last.update(zip(slots, views, strict=True))
         return _join(views)
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
         """Steps the engines of ``slots`` with ``actions (n, 9)``; one that loses its episode has failed and shows its last view."""
-        failed = np.zeros(len(slots), np.bool_)
-        for row, (slot, action) in enumerate(zip(slots, check_action(actions, "actions"), strict=True)):
-            try:
-                self._last[slot] = self.worlds[slot].step(action)
-            except EpisodeLost as error:
-                LOGGER.warning("Slot %d lost its episode: %s", slot, error)
-                failed[row] = True
-                last = self._last[slot]
-                if last.mission is not None:  # a step that did not happen pays nothing
-                    self._last[slot] = last._replace(mission=last.mission._replace(reward=0.0))
+        views = self._each([partial(self._step, slot, action) for slot, action in zip(slots, check_action(actions, "actions"), strict=True)])
+        failed = np.array([view is None for view in views], np.bool_)
+        for slot, view in zip(slots, views, strict=True):
+            last = self._last[slot] if view is None else view
+            if view is None and last.mission is not None:  # a step that did not happen pays nothing
+                last = last._replace(mission=last.mission._replace(reward=0.0))
+            self._last[slot] = last
         return replace(_join([self._last[slot] for slot in slots]), failed=failed)
+
+    def _step(self, slot: int, action: NDArray[np.float32]) -> WorldView | None:
+        """One engine's step; None where it lost its episode."""
+        try:
+            return self.worlds[slot].step(action)
+        except EpisodeLost as error:
+            LOGGER.warning("Slot %d lost its episode: %s", slot, error)
+            return None
+
+    def _each(self, work: Sequence[Callable[[], T]]) -> list[T]:
+        """What each engine's piece of work gives. An error is raised once no engine works any more, the first slot's first."""
+        if self._threads is None:
+            return [piece() for piece in work]
+        waiting = [self._threads.submit(piece) for piece in work]
+        wait(waiting)
+        return [result.result() for result in waiting]
 
     def snapshot(self, slots: Sequence[int]) -> Any:
         """Copies of the engines' states.
@@ -113,6 +138,8 @@ class Reality:
         """Closes all engines; may be called twice."""
         for world in self.worlds:
             world.close()
+        if self._threads is not None:
+            self._threads.shutdown()  # last: an engine that is closed ends the step that waits for it
 
 
 def _join(views: Sequence[WorldView]) -> Views:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from worldpack_env.imagination import Imagination, load_world_model
 from worldpack_env.reality import Reality
 from worldpack_env.simulator import Views
 from worldpack_env.starts import StartBank
-from worldpack_env.worlds import EpisodeLost, WorldView
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost, WorldView
 from worldpack_model.config import PRESETS
 from worldpack_model.world_model import WorldPack
 
@@ -263,6 +264,52 @@ def test_an_episode_that_an_engine_loses_has_failed_on_its_last_view() -> None:
     assert not np.array_equal(after.frames[1], before.frames[1])
     again = simulator.start([0], [make_start(seed=4)], [0])
     assert not again.failed.any() and not simulator.step([0], actions[:1]).failed.any()
+    simulator.close()
+
+
+def test_engines_that_say_so_are_started_and_stepped_at_the_same_time() -> None:
+    meeting = threading.Barrier(2)
+
+    class Apart(CountingWorld):
+        concurrent = True
+
+        def reset(self, seed: int, pose: ArrayLike | None = None) -> WorldView:
+            meeting.wait(20)  # broken unless the other engine is at work as well
+            return super().reset(seed, pose)
+
+        def step(self, action: ArrayLike) -> WorldView:
+            meeting.wait(20)
+            return super().step(action)
+
+    apart = Reality("counting", 2, factory=lambda name, *, frame_size: Apart(frame_size))
+    together = Reality("counting", 2, factory=counting)
+    starts, actions = [make_start(seed=3), make_start(seed=4)], NAV.batch_to_nav([0, 1], 2)
+    same(apart.start([1, 0], starts, [0, 0]), together.start([1, 0], starts, [0, 0]))
+    for _ in range(3):
+        same(apart.step([1, 0], actions), together.step([1, 0], actions))
+    apart.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine")]
+
+
+def test_an_engine_that_fails_waits_for_those_at_work() -> None:
+    fails = threading.Event()
+
+    class Slow(CountingWorld):
+        concurrent = True
+
+        def step(self, action: ArrayLike) -> WorldView:
+            if self.seed == 3:
+                fails.set()
+                raise BackendUnavailable("The engine is gone.")
+            assert fails.wait(20)
+            return super().step(action)
+
+    simulator = Reality("counting", 2, factory=lambda name, *, frame_size: Slow(frame_size))
+    simulator.start([0, 1], [make_start(seed=3), make_start(seed=4)], [0, 0])
+    with pytest.raises(BackendUnavailable, match="The engine is gone"):
+        simulator.step([0, 1], np.zeros((2, 9), np.float32))
+    other = simulator.worlds[1]
+    assert isinstance(other, CountingWorld) and other.steps == 1
     simulator.close()
 
 

@@ -63,7 +63,11 @@ class Surface(NamedTuple):
 
 @runtime_checkable
 class World(Protocol):
-    """A real engine."""
+    """A real engine.
+
+    One whose work is done in a process of its own may have an attribute ``concurrent = True``: a batch of them is then started and stepped at the
+    same time, each in a thread.
+    """
 
     name: str
     """The name users choose it by: ``voxel``, ``minecraft``, ``minerl``."""

@@ -112,6 +112,8 @@ class MineRLWorld:
     """
 
     name: str = "minerl"
+    concurrent: bool = True
+    """Several of these may be stepped at the same time, each in a thread: the work is done in their own processes."""
     missions: tuple[str, ...] = ("navigate", "navigate-dense")
     """MineRL's own missions that it can play; only the backend ``minerl-0.4`` does."""
 
