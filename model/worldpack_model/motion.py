@@ -62,8 +62,10 @@ _TAIL = 0.05
 """Blocks; see the loss."""
 _SURE = (0.5, 0.05, 0.15, 0.3, 0.7, 0.85, 0.95)
 """Probabilities above which a block counts as solid, in each layout that is tried; the first wins where they make no difference."""
-_REACH = 0.35
-"""Blocks; what a body can do among blocks must be this near to what the network means."""
+_REACH = 0.6
+"""Blocks; what a body can do among blocks must be this near to what the network means, doubt included."""
+_DOUBT = 0.1
+"""Blocks for each unit of log odds; how much further from what the network means a way is for walking through blocks that it believes in."""
 _STATE = 39
 _SEEN, _STOOD = 15, 9
 _CELLS = (3, 6, 3)
@@ -223,8 +225,9 @@ def footed(body: Body, momentum: torch.Tensor, prediction: MotionPrediction, wan
     """The way of a body among blocks that is nearest to what the network means.
 
     The network says what happens, with errors of a hand's breadth; which blocks it thinks are there says what can happen exactly (:func:`walk`), by
-    how sure it must be of a block to count it, from nearly surely to hardly. Where none is near what the network means, as in water, that stands; so
-    it does where the network was not taught blocks, and of a body that sneaks.
+    how sure it must be of a block to count it, from nearly surely to hardly. Ways through blocks that are believed in count as further off, or a body
+    that means to go on walks through every wall. Where none is near what the network means, as in water, that stands; so it does where the network
+    was not taught blocks, and of a body that sneaks.
 
     Args:
         body: before the step.
@@ -237,9 +240,10 @@ def footed(body: Body, momentum: torch.Tensor, prediction: MotionPrediction, wan
     """
     if prediction.solid is None:
         return wanted.double(), momentum_of(wanted.double())
-    layouts = torch.stack([prediction.solid > math.log(p / (1 - p)) for p in _SURE], dim=1)
-    ways, left = walk(body.pose, momentum, body.action, _cells(body), layouts)
+    sure = [math.log(p / (1 - p)) for p in _SURE]
+    ways, left = walk(body.pose, momentum, body.action, _cells(body), torch.stack([prediction.solid > least for least in sure], dim=1))
     off = (ways - wanted[:, None]).norm(dim=-1)
+    off = torch.stack([off[:, n] + _DOUBT * max(least, 0.0) for n, least in enumerate(sure)], dim=1)
     off, best = torch.where(body.action[:, None, 5] > 0.5, torch.inf, off).min(dim=1)
     row = torch.arange(len(best), device=best.device)
     near = (off < _REACH)[:, None]

@@ -111,3 +111,21 @@ def test_what_the_network_means_is_made_exact_where_blocks_allow_it() -> None:
     assert made[2].tolist() == meant[2].tolist(), "no body can do that: as in water, the network decides"
     untaught = MotionPrediction(torch.zeros(1, 6), meant[:1].expand(1, 6, 3), None)
     assert footed(body, STAND, untaught, meant[:1])[0][0].tolist() == meant[0].tolist(), "nothing is known of blocks"
+
+
+def test_walking_through_a_block_that_is_believed_in_takes_more_than_meaning_to() -> None:
+    """What the network means lies between stopping at the face and going on: among doubted blocks the nearer way, among believed ones the stop."""
+    body = Body(pose(z=0.5), act(), torch.zeros(1, 3), torch.zeros(1, 9))
+    cells, going = _cells(body), torch.tensor([[0.0, -0.0784, 0.118, 1.0, 0.0]], dtype=torch.float64)
+    ground, wall = cells[..., 1] < 0, (cells[..., 1] >= 0) & (cells[..., 2] >= 1)
+
+    def made(sure: float, meant: float) -> float:
+        logits, wanted = torch.where(ground, 8.0, torch.where(wall, sure, -8.0)), torch.tensor([[0.0, 0.0, meant]])
+        return float(footed(body, going, MotionPrediction(torch.zeros(1, 6), wanted.expand(1, 6, 3), logits), wanted)[0][0, 2])
+
+    free = made(-8.0, 0.8)
+    assert free > 0.7
+    between = 0.5 * (0.2 + free) + 0.05
+    assert made(-1.0, between) == made(2.2, free) == free
+    assert made(2.2, between) == pytest.approx(0.2)
+    assert made(4.0, between + 0.2) == pytest.approx(0.2), "surer than any doubt: there is no other way"
