@@ -24,10 +24,13 @@ from worldpack_env.explorers import Script, Style, make_action, walk_to
 from worldpack_env.rollout import Observation
 from worldpack_env.starts import Start
 from worldpack_env.worlds import Surface, World, WorldView, make_world
-from worldpack_env.worlds.paths import nearest_standable
+from worldpack_env.worlds.paths import can_stand, cell_of, nearest_standable
 from worldpack_model.checkpoint import CheckpointError
+from worldpack_model.geometry import forward_vector
 
 _SURFACES_KEPT: Final = 64
+_PATIENCE: Final = 3
+"""Steps in a row that an oracle is stopped before it goes another way; a jump up a block stops one or two."""
 _STEPPED: Final = Style(stepped=True, max_turn=TURN_DEGREES, walk_while_turning=False, jitter=0.0, direction=1)
 """Turns as the discrete action sets do."""
 
@@ -91,7 +94,8 @@ class CompassPolicy(Policy):
 class OraclePolicy(Policy):
     """Walks along an A* way over the true surface of the start's world, from where the environment says that the agent stands.
 
-    In imagination that is where the world model believes it to be, so an oracle there fails where the model's ground differs from the true one.
+    In imagination that is where the world model believes it to be, and the model's ground may differ from the true one: a column that stops it for
+    ``_PATIENCE`` steps is taken for a wall from then on, and it looks for a way round.
     """
 
     name = "oracle"
@@ -108,19 +112,22 @@ class OraclePolicy(Policy):
         self._surfaces: dict[tuple[str, int], Surface] = {}
         self._goals: dict[int, tuple[Start, Surface, np.random.Generator]] = {}
         self._scripts: dict[int, tuple[int, Script]] = {}
+        self._stopped: dict[int, int] = {}  # steps in a row, by episode
 
     def begin(self, episode: int, seed: int, start: Start, context: Context) -> None:
         """Looks up the ground of the start's world."""
         self._goals[episode] = (start, self._surface(start.world, start.seed), np.random.default_rng([seed, 31]))
         self._scripts.pop(episode, None)
+        self._stopped[episode] = 0
 
     def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> Any:
         """The next step of each episode's way to its current goal."""
         return self.action_set.nearest(np.stack([self._next(facts, row, episode) for row, episode in enumerate(episodes)]))
 
     def _next(self, facts: Facts, row: int, episode: int) -> NDArray[np.float32]:
-        start, surface, rng = self._goals[episode]
         view = WorldView(np.zeros((0, 0, 3), np.uint8), facts["pose"][row], bool(facts["blocked"][row]))
+        self._notice(view, episode)
+        start, surface, rng = self._goals[episode]
         subgoal = int(facts["subgoal"][row])
         running = self._scripts.get(episode)
         if running is not None and running[0] == subgoal:
@@ -134,11 +141,25 @@ class OraclePolicy(Policy):
             try:
                 first = next(script)
             except StopIteration:
-                pass  # no way from here
+                self._goals[episode] = (start, self._surface(start.world, start.seed), rng)  # no way from here, or not any more
             else:
                 self._scripts[episode] = (subgoal, script)
                 return first
         return make_action("forward", "jump", dyaw=float(rng.choice([-TURN_DEGREES, TURN_DEGREES])))
+
+    def _notice(self, view: WorldView, episode: int) -> None:
+        """Takes what stops the agent for a wall of this episode."""
+        self._stopped[episode] = self._stopped[episode] + 1 if view.blocked else 0
+        if self._stopped[episode] < _PATIENCE:
+            return
+        self._stopped[episode] = 0
+        start, surface, rng = self._goals[episode]
+        here, ahead = cell_of(surface, view.pose), cell_of(surface, view.pose[:3] + forward_vector(view.pose[3]))
+        if can_stand(surface, ahead) and ahead != here:
+            walkable = surface.walkable.copy()
+            walkable[ahead] = False
+            self._goals[episode] = (start, surface._replace(walkable=walkable), rng)
+            self._scripts.pop(episode, None)
 
     def _surface(self, world: str, seed: int) -> Surface:
         if (world, seed) not in self._surfaces:

@@ -64,7 +64,7 @@ _SURE = (0.5, 0.05, 0.15, 0.3, 0.7, 0.85, 0.95)
 """Probabilities above which a block counts as solid, in each layout that is tried; the first wins where they make no difference."""
 _REACH = 0.6
 """Blocks; what a body can do among blocks must be this near to what the network means, doubt included."""
-_DOUBT = 0.1
+_DOUBT = 0.06
 """Blocks for each unit of log odds; how much further from what the network means a way is for walking through blocks that it believes in."""
 _STATE = 39
 _SEEN, _STOOD = 15, 9
@@ -365,23 +365,30 @@ class _Surroundings(nn.Module):
         with torch.autocast(offset.device.type, enabled=False):  # places, not words: bf16 would put a block into another cell
             right, up, ahead = (offset @ camera_axes_torch(context.poses).mT.float()).unbind(-1)
         depth = ahead.clamp_min(0.15)
-        x, y = (right / (depth * self.half_right)).clamp(-1.5, 1.5), (-up / (depth * self.half_up)).clamp(-1.5, 1.5)
-        inside = (ahead > 0.15) & (x.abs() < 1.1) & (y.abs() < 1.1)
-        grid = torch.stack([x, y], dim=-1).flatten(0, 1)[:, :, None]
-        picture = F.grid_sample(self.look(context.latents.flatten(0, 1)), grid, align_corners=False, padding_mode="border")
-        picture = picture[..., 0].transpose(1, 2).reshape(batch, frames, -1, picture.shape[1])
+        x, y = right / (depth * self.half_right), -up / (depth * self.half_up)
+        inside = (ahead > 0.15) & (x.abs() < 1.1) & (y.abs() < 1.1) & context.used[..., None]
+        pairs, frame, block = _pairs(inside)
+        x, y, up, ahead = (part.flatten()[pairs].clamp(-8, 8) for part in (x, y, up, ahead))
+        offset = offset.reshape(-1, 3)[pairs]
         distance = offset.norm(dim=-1)
-        every = torch.ones_like(x)
-        parts = [
-            x, y, ahead.clamp(-8, 8) / 4, torch.log1p(distance), 1 / (0.5 + distance),
-            *(offset / distance.clamp_min(1e-3)[..., None]).unbind(-1), up.clamp(-8, 8) / 4, offset[..., 1].clamp(-8, 8) / 4,
-            context.imagined[..., None] * every, torch.log1p(context.ages.float().clamp_min(1.0))[..., None] * every,
-            (context.ages == 1)[..., None] * every, torch.deg2rad(context.poses[..., 4]).float()[..., None] * every, inside * every,
+        every = [
+            context.imagined.float(), torch.log1p(context.ages.float().clamp_min(1.0)), (context.ages == 1).float(),
+            torch.deg2rad(context.poses[..., 4]).float(), torch.ones_like(context.ages, dtype=torch.float32),
         ]  # fmt: skip
-        there = (inside & context.used[..., None])[..., None]
-        told = self.from_where(torch.stack(parts, dim=-1)) + (self.which + picture)
-        words: torch.Tensor = self.seen(told) * there
-        return words
+        parts = [
+            torch.stack([x, y, ahead / 4, torch.log1p(distance), 1 / (0.5 + distance)], dim=-1),
+            offset / distance.clamp_min(1e-3)[:, None], up[:, None] / 4, offset[:, 1:2].clamp(-8, 8) / 4,
+            torch.stack(every, dim=-1).flatten(0, 1)[frame],
+        ]  # fmt: skip
+        # the last of look's layers mixes no neighbours, so it is run where the picture is looked at, not everywhere
+        convolve, rectify, last = self.look
+        assert isinstance(last, nn.Conv2d)
+        picture = _looked_at(rectify(convolve(context.latents.flatten(0, 1))), frame, x, y)
+        picture = F.linear(picture, last.weight[..., 0, 0], last.bias)
+        told = self.from_where(torch.cat(parts, dim=-1)) + (self.which[block] + picture)
+        words: torch.Tensor = self.seen(told) * inside.flatten()[pairs][:, None]
+        none = words.new_zeros((inside.numel(), words.shape[1]))
+        return none.index_copy(0, pairs, words).reshape(batch, frames, -1, words.shape[1])
 
     def _stood(self, middle: torch.Tensor, footprints: Footprints) -> torch.Tensor:
         """What footprints say ``(B, K, P, D)`` of blocks around ``middle (B, P, 3)``."""
@@ -392,6 +399,32 @@ class _Surroundings(nn.Module):
         trust = footprints.used * (1.0 - 0.5 * footprints.imagined.float())
         words: torch.Tensor = self.stood(torch.cat(parts, dim=-1)) * trust[..., None, None]
         return words
+
+
+def _pairs(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which pairs of a frame and a block ``inside (B, F, P)`` are to be asked: their places in it, flat, with their frames' and blocks' numbers.
+
+    Four of five blocks are outside of a picture. A processor leaves them out; a GPU would have to tell how many are left, and asks all.
+    """
+    every = torch.arange(inside.numel(), device=inside.device)
+    pairs = every[inside.flatten()] if inside.device.type == "cpu" else every
+    return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
+
+
+def _looked_at(pictures: torch.Tensor, which: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """What ``pictures (N, C, h, w)`` show ``(n, C)`` at points ``x, y (n,)`` of pictures ``which (n,)``, from -1 to 1, between their cells' middles.
+
+    ``grid_sample`` (bilinear, border) for points that are not as many in each picture.
+    """
+    height, width = pictures.shape[-2:]
+    cells = pictures.flatten(2).transpose(1, 2).reshape(-1, pictures.shape[1])
+    across, down = (((v + 1) * size / 2 - 0.5).clamp(0, size - 1) for v, size in ((x, width), (y, height)))
+    left, top = across.long(), down.long()
+    right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
+    aside, below = (across - left)[:, None], (down - top)[:, None]
+    upper = torch.lerp(cells[(which * height + top) * width + left], cells[(which * height + top) * width + right], aside)
+    lower = torch.lerp(cells[(which * height + bottom) * width + left], cells[(which * height + bottom) * width + right], aside)
+    return torch.lerp(upper, lower, below)
 
 
 def _words(first: nn.Module, width: int) -> nn.Sequential:

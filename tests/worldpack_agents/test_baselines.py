@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tests.worldpack_env.fakes import FakeModel, make_bank, make_start
-from worldpack_agents.baselines import Clumsy, CompassPolicy, RandomPolicy, baseline_of, open_policy
+from tests.worldpack_env.fakes import CountingWorld, FakeModel, make_bank, make_start
+from worldpack_agents.baselines import Clumsy, CompassPolicy, OraclePolicy, RandomPolicy, baseline_of, open_policy
 from worldpack_agents.compare import CompareConfig, Replay, _gap, first_astray
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.rollouts import Played, open_rollout, play
@@ -13,7 +13,9 @@ from worldpack_env.actions import make_action_set
 from worldpack_env.imagination import Imagination
 from worldpack_env.rollout import Rollout
 from worldpack_env.tasks import make_task
+from worldpack_env.worlds import Surface
 from worldpack_model.checkpoint import CheckpointError
+from worldpack_model.geometry import DYAW, forward_vector, wrap_degrees
 
 
 @pytest.mark.parametrize(("angle", "chosen"), [(0.0, 0), (12.0, 0), (-13.0, 1), (13.0, 2), (179.0, 2), (-179.0, 1)])
@@ -79,6 +81,34 @@ def test_in_the_engine_the_oracle_beats_the_compass_and_chance(action_set: str) 
         rollout.close()
     assert shares["oracle"] == 1.0, "every goal can be walked to"
     assert shares["oracle"] > shares["compass"] > shares["random"]
+
+
+def test_an_oracle_goes_round_a_wall_that_its_surface_does_not_have() -> None:
+    """As imagination may invent one: without noticing, it would plan the same way through it for ever."""
+
+    class Plain(CountingWorld):
+        name = "counting"
+
+        def surface(self) -> Surface:
+            return Surface(np.full((40, 40), 64, np.int16), np.ones((40, 40), np.bool_), (-20, -20))
+
+    actions = make_action_set("nav-4")
+    policy = OraclePolicy(actions, factory=lambda name: Plain())
+    start = make_start(goals=[(0.5, 12.5)])
+    policy.begin(0, 0, start, None)  # type: ignore[arg-type]
+    pose, blocked = start.poses[-1].copy(), False
+    for _ in range(80):
+        facts = {"pose": pose[None], "blocked": np.array([blocked]), "subgoal": np.zeros(1, np.int64)}
+        action = actions.batch_to_nav(policy.act({}, facts, [0]), 1)[0]
+        pose[3] = wrap_degrees(pose[3] + action[DYAW])
+        there = pose[:3] + (0.86 * forward_vector(pose[3]) if action[0] > 0.5 else 0.0)
+        blocked = bool(5.7 < there[2] < 7.3 and -3.3 < there[0] < 4.3)  # seven blocks wide, across the straight way
+        pose[:3] = pose[:3] if blocked else there
+        if np.hypot(*(pose[:3] - start.waypoints[1])[[0, 2]]) < 1.5:
+            break
+    else:
+        raise AssertionError(f"It is at {pose[:3]} still.")
+    policy.close()
 
 
 def _played(*, success: bool, x: float = 0.0) -> Played:
