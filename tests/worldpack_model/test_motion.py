@@ -28,6 +28,8 @@ from worldpack_model.motion import (
 )
 from worldpack_model.motion import _blocks_at as blocks_at
 from worldpack_model.motion import _cells as cells_of
+from worldpack_model.motion import _looked_at as looked_at
+from worldpack_model.motion import _pairs as pairs_of
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import FOOTPRINTS, Footprints, footprints
 
@@ -224,6 +226,41 @@ def test_unused_frames_and_footprints_change_nothing() -> None:
     assert torch.equal(one.means, two.means)
     assert torch.equal(one.logits, two.logits)
     assert not torch.equal(one.means, seen.means), "used frames do matter"
+
+
+def test_blocks_outside_of_a_picture_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a processor does and a GPU does not."""
+    generator = torch.Generator().manual_seed(5)
+    seen = context(3, generator)
+    away = torch.randn(seen.poses.shape, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 1, 3, 90, 20])
+    seen = seen._replace(poses=seen.poses + away, used=torch.rand(seen.used.shape, generator=generator) < 0.8)
+    surroundings = MotionModel(CONFIG).surroundings
+    middle = cells_of(body(3)) + 0.5
+    asked: list[int] = []
+
+    def count(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        found = pairs_of(inside)
+        asked.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr("worldpack_model.motion._pairs", count)
+    some = surroundings._seen(middle, seen)
+
+    def every(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pairs = torch.arange(inside.numel())
+        return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
+
+    monkeypatch.setattr("worldpack_model.motion._pairs", every)
+    torch.testing.assert_close(surroundings._seen(middle, seen), some)
+    assert 0 < asked[0] < 0.6 * some[..., 0].numel() and some.abs().sum() > 0
+
+
+def test_pictures_are_looked_at_between_their_cells_as_grid_sample_does() -> None:
+    generator = torch.Generator().manual_seed(6)
+    pictures, at = torch.randn(4, 5, 6, 8, generator=generator), 2.4 * torch.rand(4, 30, 2, generator=generator) - 1.2
+    expected = torch.nn.functional.grid_sample(pictures, at[:, :, None], align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+    found = looked_at(pictures, torch.arange(4).repeat_interleave(30), *at.reshape(-1, 2).unbind(-1))
+    torch.testing.assert_close(found, expected.reshape(-1, 5))
 
 
 def test_whole_blocks_of_shift_change_nothing() -> None:
