@@ -68,14 +68,13 @@ def rate(world: Any, seconds: float) -> dict[str, Any]:
 def batch_rate(make: Callable[[int], Any], ports: list[int], seconds: float) -> dict[str, Any]:
     """Steps a second of a batch of engines, all together; ``make`` makes one of a server's port."""
     from worldpack_env.reality import Reality
-    from worldpack_env.starts import Start
+    from worldpack_env.starts import start_at
 
     left = iter(ports)
     reality = Reality("minerl", len(ports), factory=lambda name, *, frame_size: make(next(left)))
     slots = list(range(len(ports)))
     poses = [engine.reset(seed).pose for seed, engine in enumerate(reality.worlds)]
-    frames, nothing = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((0, 9), np.float32)
-    starts = [Start("minerl", seed, frames, pose[None], nothing, np.tile(pose[:3], (2, 1)), 1) for seed, pose in enumerate(poses)]
+    starts = [start_at(engine, seed=seed, pose=pose, goals=pose[:3]) for seed, (engine, pose) in enumerate(zip(reality.worlds, poses, strict=True))]
     reality.start(slots, starts, slots)
     actions = np.tile(ACTION, (len(ports), 1))
     found = measure(lambda: reality.step(slots, actions), len(ports), seconds)

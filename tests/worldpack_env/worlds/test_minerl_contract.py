@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worldpack_env.reality import Reality
 from worldpack_env.starts import StartBank, start_at
 from worldpack_env.worlds import BackendUnavailable, make_world, malmo_server
 from worldpack_env.worlds.malmo_server import MalmoServer, Mission, Player, Quest
@@ -110,6 +111,26 @@ def test_poses_and_frames_are_the_embedded_worlds(minerl: MineRLWorld, backend: 
             assert np.array_equal(seen.frame, truth.frame)
             assert seen.blocked == blocked
     assert minerl.about["backend"] == backend
+
+
+def test_a_batch_is_stepped_at_the_same_time_and_each_engine_stays_itself(server: MalmoServer) -> None:
+    python = python_of("minerl-0.4")
+    batch = Reality("minerl", 2, factory=lambda name, *, frame_size: MineRLWorld(frame_size, python=python, backend="minerl-0.4", server=server.port))
+    alone = [VoxelWorld(), VoxelWorld()]
+    try:
+        spawns = [direct.reset(seed).pose for seed, direct in zip((7, 8), alone, strict=True)]
+        starts = [start_at(direct, seed=seed, pose=spawn, goals=spawn[:3]) for seed, spawn, direct in zip((7, 8), spawns, alone, strict=True)]
+        views = batch.start([0, 1], [replace(start, world="minerl") for start in starts], [0, 0])
+        rng = np.random.default_rng(6)
+        for _ in range(20):
+            actions = np.zeros((2, 9), np.float32)
+            actions[:, 0], actions[:, 4], actions[:, 8] = 1, rng.random(2) < 0.3, rng.uniform(-40, 40, 2)
+            views = batch.step([0, 1], actions)
+            truth = [direct.step(action) for direct, action in zip(alone, actions, strict=True)]
+            np.testing.assert_allclose(views.poses, [view.pose for view in truth], atol=1e-9)
+            np.testing.assert_array_equal(views.frames, [view.frame for view in truth])
+    finally:
+        batch.close()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
