@@ -68,6 +68,8 @@ _DOUBT = 0.06
 """Blocks for each unit of log odds; how much further from what the network means a way is for walking through blocks that it believes in."""
 _STATE = 39
 _SEEN, _STOOD = 15, 9
+_AT_HAND = ("cpu",)
+"""Kinds of devices that nobody has to wait for to know what they hold."""
 _CELLS = (3, 6, 3)
 """Blocks asked about, along x, y and z: those a body can touch in one step."""
 UNKNOWN = 2
@@ -407,7 +409,7 @@ def _pairs(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     Four of five blocks are outside of a picture. A processor leaves them out; a GPU would have to tell how many are left, and asks all.
     """
     every = torch.arange(inside.numel(), device=inside.device)
-    pairs = every[inside.flatten()] if inside.device.type == "cpu" else every
+    pairs = every[inside.flatten()] if inside.device.type in _AT_HAND else every
     return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
 
 

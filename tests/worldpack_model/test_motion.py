@@ -246,13 +246,9 @@ def test_blocks_outside_of_a_picture_may_be_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("worldpack_model.motion._pairs", count)
     some = surroundings._seen(middle, seen)
 
-    def every(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        pairs = torch.arange(inside.numel())
-        return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
-
-    monkeypatch.setattr("worldpack_model.motion._pairs", every)
+    monkeypatch.setattr("worldpack_model.motion._AT_HAND", ())
     torch.testing.assert_close(surroundings._seen(middle, seen), some)
-    assert 0 < asked[0] < 0.6 * some[..., 0].numel() and some.abs().sum() > 0
+    assert 0 < asked[0] < 0.6 * asked[1] and asked[1] == some[..., 0].numel() and some.abs().sum() > 0
 
 
 def test_pictures_are_looked_at_between_their_cells_as_grid_sample_does() -> None:
