@@ -63,8 +63,7 @@ class Reality:
         except BaseException:
             self.close()  # engines may be processes: none stays behind when a later one cannot be had
             raise
-        concurrent = num_slots > 1 and all(getattr(engine, "concurrent", False) for engine in self.worlds)
-        if concurrent:
+        if num_slots > 1 and all(getattr(engine, "concurrent", False) for engine in self.worlds):
             self._threads = ThreadPoolExecutor(num_slots, "engine")
 
     def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
