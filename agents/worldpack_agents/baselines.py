@@ -26,7 +26,7 @@ from worldpack_env.starts import Start
 from worldpack_env.worlds import Surface, World, WorldView, make_world
 from worldpack_env.worlds.paths import can_stand, cell_of, nearest_standable
 from worldpack_model.checkpoint import CheckpointError
-from worldpack_model.geometry import forward_vector
+from worldpack_model.geometry import KEYS, forward_vector
 
 _SURFACES_KEPT: Final = 64
 _PATIENCE: Final = 3
@@ -94,8 +94,8 @@ class CompassPolicy(Policy):
 class OraclePolicy(Policy):
     """Walks along an A* way over the true surface of the start's world, from where the environment says that the agent stands.
 
-    In imagination that is where the world model believes it to be, and the model's ground may differ from the true one: a column that stops it for
-    ``_PATIENCE`` steps is taken for a wall from then on, and it looks for a way round.
+    In imagination that is where the world model believes it to be, and the model's ground may differ from the true one: stopped, it jumps, and a
+    column that stops it for ``_PATIENCE`` steps is taken for a wall from then on, and it looks for a way round.
     """
 
     name = "oracle"
@@ -122,7 +122,9 @@ class OraclePolicy(Policy):
 
     def act(self, observation: Observation, facts: Facts, episodes: Sequence[int]) -> Any:
         """The next step of each episode's way to its current goal."""
-        return self.action_set.nearest(np.stack([self._next(facts, row, episode) for row, episode in enumerate(episodes)]))
+        steps = np.stack([self._next(facts, row, episode) for row, episode in enumerate(episodes)])
+        steps[facts["blocked"] & (steps[:, KEYS.index("forward")] > 0), KEYS.index("jump")] = 1.0
+        return self.action_set.nearest(steps)
 
     def _next(self, facts: Facts, row: int, episode: int) -> NDArray[np.float32]:
         view = WorldView(np.zeros((0, 0, 3), np.uint8), facts["pose"][row], bool(facts["blocked"][row]))

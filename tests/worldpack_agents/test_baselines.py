@@ -111,6 +111,25 @@ def test_an_oracle_goes_round_a_wall_that_its_surface_does_not_have() -> None:
     policy.close()
 
 
+def test_an_oracle_that_is_stopped_jumps() -> None:
+    start = make_start(goals=[(0.5, 12.5)])
+
+    class Flat(CountingWorld):
+        name = "counting"
+
+        def surface(self) -> Surface:
+            return Surface(np.full((40, 40), int(start.poses[-1, 1]), np.int16), np.ones((40, 40), np.bool_), (-20, -20))
+
+    actions = make_action_set("nav-8")
+    policy = OraclePolicy(actions, factory=lambda name: Flat())
+    policy.begin(0, 0, start, None)  # type: ignore[arg-type]
+    facts = {"pose": start.poses[-1:] + np.array([0.5, 0.0, 0.5, 0.0, 0.0]), "blocked": np.array([False]), "subgoal": np.zeros(1, np.int64)}
+    free = actions.batch_to_nav(policy.act({}, facts, [0]), 1)[0]
+    stopped = actions.batch_to_nav(policy.act({}, facts | {"blocked": np.array([True])}, [0]), 1)[0]
+    assert free[0] == stopped[0] == 1 and (free[4], stopped[4]) == (0, 1)
+    policy.close()
+
+
 def _played(*, success: bool, x: float = 0.0) -> Played:
     poses = np.zeros((4, 5))
     poses[:, 0] = x * np.arange(4)
