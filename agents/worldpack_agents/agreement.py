@@ -54,10 +54,11 @@ def mean_maximum_rank_violation(imagined: ArrayLike, real: ArrayLike) -> float:
 
 
 def agreement(imagined: ArrayLike, real: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """All three, of the policies' mean scores, with 95 % intervals from a bootstrap over starts.
+    """All three, of the policies' mean scores, with 95 % intervals from a bootstrap over starts; and what a perfect simulator would have.
 
     Every resample draws the same starts for all policies, in imagination and in the engine. The rank violation of noisy scores is biased upwards, and
-    its interval's low end too: more starts help, not more resamples.
+    its interval's low end too: more starts help, not more resamples. How much of it as few starts alone can make is measured beside it: the rank
+    violation between two samples of the engine's own outcomes, as if a perfect simulator had given one of them, from other starts.
 
     Args:
         imagined: ``(n, e)`` score of policy i from start j.
@@ -66,8 +67,8 @@ def agreement(imagined: ArrayLike, real: ArrayLike, *, seed: int = 0, resamples:
         resamples: how many.
 
     Returns:
-        ``pearson``, ``spearman`` and ``mean_maximum_rank_violation``, each as an interval with the number of policies as its count; None where it is
-        not a number.
+        ``pearson``, ``spearman``, ``mean_maximum_rank_violation`` and ``rank_violation_by_chance``, each as an interval with the number of policies
+        as its count; None where it is not a number.
     """
     a, b = np.asarray(imagined, np.float64), np.asarray(real, np.float64)
     if a.shape != b.shape or a.ndim != 2 or len(a) < 2 or a.shape[1] < 1:
@@ -84,6 +85,9 @@ def agreement(imagined: ArrayLike, real: ArrayLike, *, seed: int = 0, resamples:
             found[measure.__name__] = asdict(Interval(mean=value, low=float(low), high=float(high), count=len(a)))
         else:
             found[measure.__name__] = None
+    chance = np.array([mean_maximum_rank_violation(b[:, j].mean(1), b[:, k].mean(1)) for j, k in zip(drawn, drawn[1:] + drawn[:1], strict=True)])
+    low, high = np.quantile(chance, [0.025, 0.975])
+    found["rank_violation_by_chance"] = asdict(Interval(mean=float(chance.mean()), low=float(low), high=float(high), count=len(a)))
     return found
 
 

@@ -224,8 +224,9 @@ def _agreement(data: dict[str, Any]) -> str:
     return (
         "<section><h2>Does imagination rank agents as the engine does?</h2>"
         f"<p>Over {len(agents)} agents, Pearson's r of imagined and real success is {told('pearson', 2)}, Spearman's {told('spearman', 2)}. The mean "
-        f"maximum rank violation, the success that a wrong choice between two agents costs, is {told('mean_maximum_rank_violation', 3)}. On the "
-        f"diagonal, both agree.</p><div class='chart narrow'>{figures.agreement_chart(points, name='agreement')}</div></section>"
+        f"maximum rank violation, the success that a wrong choice between two agents costs, is {told('mean_maximum_rank_violation', 3)}; of a "
+        f"perfect simulator as few starts would make it {told('rank_violation_by_chance', 3)}. On the diagonal, both agree.</p>"
+        f"<div class='chart narrow'>{figures.agreement_chart(points, name='agreement')}</div></section>"
     )
 
 

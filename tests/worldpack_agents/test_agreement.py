@@ -38,6 +38,9 @@ def test_intervals_come_from_starts_drawn_for_all_agents_alike() -> None:
     assert same["pearson"] == {"mean": pytest.approx(1.0), "low": pytest.approx(1.0), "high": pytest.approx(1.0), "count": 5}
     assert same["mean_maximum_rank_violation"]["high"] == 0.0
     found = agreement((rng.random((5, 400)) < skill).astype(float), real)
+    by_chance, few = found["rank_violation_by_chance"], agreement(real[:, :20], real[:, :20])["rank_violation_by_chance"]
+    assert 0 <= by_chance["low"] <= by_chance["mean"] < 0.02, "400 starts tell policies apart that are 20 % apart"
+    assert few["mean"] > 5 * by_chance["mean"] and few["high"] < 0.5, "20 starts do not"
     assert 0.9 < found["pearson"]["low"] < found["pearson"]["mean"] < found["pearson"]["high"] <= 1.0
     assert agreement(np.ones((3, 4)), real[:3, :4])["pearson"] is None, "all equal: no correlation"
 
