@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
+from worldpack_model.adapter import changed
 from worldpack_model.config import ModelConfig, Precision, from_dict, lookup
 
 if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
-FORMAT = 5
+FORMAT = 6
 _READS_FROM = {"denoiser": (3, "rotary pairs in another order"), "motion": (5, "a motion model of another kind")}
 """The oldest format whose weights of a part can still be read, and what older ones have."""
 _LARGE = 10_000
@@ -31,6 +32,8 @@ _LARGE = 10_000
 SHIPPED = Path(__file__).parent / "weights"
 PARTS = ("autoencoder", "denoiser", "motion")
 """Parts of a model, each in a file of its name."""
+ADAPTER = "adapter.safetensors"
+"""File of changes of the denoiser of low rank, where it has any (see ``adapter.py``)."""
 
 
 class CheckpointError(ValueError):
@@ -190,8 +193,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None, *, dtype: torch.dtype = torch.bfloat16) -> None:
+def save_model(
+    model: WorldPack,
+    path: Path,
+    about: dict[str, Any] | None = None,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    adapted: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None,
+) -> None:
     """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype``.
+
+    ``adapted`` are the denoiser's state and its adapter's, which are written instead of the denoiser that they make together.
 
     Statistics and the motion model's small tensors stay float32, because poses add up: rounding all of it to bfloat16 moves a body by 0.0007
     blocks a step, rounding the large matrices alone by 0.0002.
@@ -203,6 +215,8 @@ def save_model(model: WorldPack, path: Path, about: dict[str, Any] | None = None
 
     tensors = {name: stored(name, value) for name, value in model.state_dict().items()}
     files = {f"{part}.safetensors": {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")} for part in PARTS}
+    if adapted is not None:
+        files |= {name: {k: v.to(dtype) for k, v in part.items()} for name, part in zip(("denoiser.safetensors", ADAPTER), adapted, strict=True)}
     write_folder(path, {**files, "config.json": model.config.to_dict()}, {"about": about or {}})
 
 
@@ -210,7 +224,7 @@ def weights_digest(path: Path) -> str:
     """Hex digest of all weights of a model's folder, from its manifest's checksums."""
     files = read_manifest(path, verify=False)["files"]
     try:
-        return hashlib.sha256("".join(files[f"{part}.safetensors"] for part in PARTS).encode()).hexdigest()
+        return hashlib.sha256("".join([*(files[f"{part}.safetensors"] for part in PARTS), files.get(ADAPTER, "")]).encode()).hexdigest()
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} holds no whole model ({error} is missing in its manifest).") from error
 
@@ -242,12 +256,17 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
-    """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` or ``motion``."""
+    """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` (adapted) or ``motion``."""
     path = find_model(name)
     manifest, config = read_manifest(path), read_config(path)
     if f"{part}.safetensors" not in manifest["files"]:
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / f"{part}.safetensors").items()}
+    if part == "denoiser" and ADAPTER in manifest["files"]:
+        try:
+            tensors = changed(tensors, read_tensors(path / ADAPTER))
+        except ValueError as error:
+            raise CheckpointError(f"{path / ADAPTER}: {error}; use another copy.") from error
     oldest, what = _READS_FROM.get(part, (0, ""))
     if int(manifest["format"]) < oldest:
         raise CheckpointError(f"{path} was written by an older version, with {what} (format {manifest['format']}, {oldest} is read); train it again.")

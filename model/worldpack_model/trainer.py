@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from worldpack_model.adapter import Adapter, changed
 from worldpack_model.adversary import WARM_UP, Adversary
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
@@ -93,6 +94,8 @@ class TrainModelConfig:
     """Training steps of the denoiser; 0 leaves that of `init` as it is, or without one trains the autoencoder only."""
     init: str | None = None
     """A trained model (folder or shipped name) whose denoiser's weights training starts from; it must have the same configuration."""
+    adapter_rank: int = 0
+    """Rank of changes of `init`'s denoiser, learned instead of all its numbers and stored in a small file beside them; 0 learns them all."""
     batch_size: int = 32
     """Targets a step."""
     learning_rate: float = 1e-3
@@ -184,6 +187,8 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     for name in ("rollout_every", "rollout_episodes", "rollout_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
+    if config.adapter_rank and (config.init is None or config.steps == 0):
+        raise ValueError(f"adapter_rank is {config.adapter_rank}, but there is no denoiser to adapt; give init and steps.")
     if config.more_share is not None and not (config.more_data and 0 < config.more_share < 1):
         raise ValueError(f"more_share is {config.more_share} with {len(config.more_data)} folders of more_data, expected between 0 and 1 with some.")
     if config.threads:
@@ -249,6 +254,7 @@ class _Run:
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
         self.model = model.to(self.accelerator.device)
         self.model.bf16 = config.mixed_precision == "bf16"
+        self.adapted: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
         self.folder = RunFolder(config.out, config.seed, config.checkpoint_every, config.picture_every, self.accelerator, progress)
 
     # -------------------------------------------------------------------------------------------------------------- stage 1
@@ -325,9 +331,12 @@ class _Run:
         replay = PredictionReplay(dataset.latents)
         adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
         kept: dict[str, Kept] = {"replay": replay, "adversary": adversary}
-        stage = Stage(self.folder, "dynamics", 2, self.model.denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
-        if stage.resume() == 0 and config.init is not None:
-            stage.start_from(_denoiser_of(config.init, self.model.config))
+        base = None if config.init is None else _denoiser_of(config.init, self.model.config)
+        adapter = self._adapter(base) if config.adapter_rank and base is not None else None
+        learning = adapter or self.model.denoiser
+        stage = Stage(self.folder, "dynamics", 2, learning, config.steps, config.learning_rate, ema=config.ema, kept=kept)
+        if stage.resume() == 0 and base is not None and adapter is None:
+            stage.start_from(base)
         if stage.step == 0 and config.init_run is not None:
             _check_same_data(config.init_run, self.fingerprint)
             for name, part in kept.items():
@@ -373,9 +382,21 @@ class _Run:
                 denoiser.compile()
                 denoiser.prepare = torch.compile(denoiser.prepare)  # type: ignore[method-assign]
             stage.run(step, picture)
-        self.model.denoiser.load_state_dict(stage.average)
+        if adapter is None:
+            self.model.denoiser.load_state_dict(stage.average)
+        else:
+            assert base is not None
+            stored = {name: value.bfloat16().float() for name, value in stage.average.items()}
+            adapter.detach_from_network()
+            self.model.denoiser.load_state_dict(changed(base, stored))
+            self.adapted = (base, stored)
         self.model.denoiser.eval()
         return replay
+
+    def _adapter(self, base: dict[str, torch.Tensor]) -> Adapter:
+        """Changes to be learned of the denoiser with weights ``base``."""
+        load_state(self.model.denoiser, base, str(self.config.init))
+        return Adapter(self.model.denoiser, self.config.adapter_rank, step_generator(self.config.seed, 7, 0))
 
     # -------------------------------------------------------------------------------------------------------------- stage 3
 
@@ -458,10 +479,11 @@ class _Run:
             "batch_size": self.config.batch_size,
             "motion_steps": self.config.motion_steps,
             "init": self.config.init,
+            "adapter_rank": self.config.adapter_rank,
             "data_id": self.fingerprint,
             "seed": self.config.seed,
         }
-        save_model(self.model, self.config.out / "model", about)
+        save_model(self.model, self.config.out / "model", about, adapted=self.adapted)
 
 
 def _denoiser_of(name: str, config: ModelConfig) -> dict[str, torch.Tensor]:
