@@ -86,6 +86,25 @@ def persistence_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def walls_table(data: dict[str, Any]) -> list[str]:
+    """Whether walls stay walls from nearby."""
+    first = data["models"][0]
+    lines = [
+        "**Do walls stay walls when a body comes up to them?** They dissolve. `compass` walks in the engine from",
+        f"{data['starts']} held-out starts; its {data['ways']} ways that end at a wall for good are imagined along its true poses. PSNR in dB on",
+        f"the way and in eight steps at the wall (the autoencoder has {triple(first['psnr_autoencoder_at_the_wall'])} there); detail as above, in",
+        f"grey levels (true: {triple(first['detail_true_at_the_wall'])}).",
+        "",
+        "![Four ways to a wall, true above imagined](docs/images/walls.png)",
+        "",
+        "| model | on the way | at the wall | detail at the wall |",
+        "|---|---|---|---|",
+    ]
+    for m in data["models"]:
+        lines.append(f"| `{m['model']}` | {triple(m['psnr_on_the_way'])} | {triple(m['psnr_at_the_wall'])} | {triple(m['detail_at_the_wall'])} |")
+    return lines
+
+
 def motion_table(data: dict[str, Any]) -> list[str]:
     """Errors of the motion model by kind of step."""
     lines = [
@@ -405,6 +424,7 @@ PARTS = (
         "python benchmarks/persistence.py --pictures docs/images/turns.png > benchmarks/results/persistence.json",
         persistence_table,
     ),
+    ("walls.json", "python benchmarks/walls.py --pictures docs/images/walls.png > benchmarks/results/walls.json", walls_table),
     ("motion_error.json", "python benchmarks/motion_error.py > benchmarks/results/motion_error.json", motion_table),
     ("pose_noise.json", "python benchmarks/pose_noise.py > benchmarks/results/pose_noise.json", pose_noise_table),
     ("evaluations.json", "python benchmarks/evaluations.py > benchmarks/results/evaluations.json", evaluations_table),
