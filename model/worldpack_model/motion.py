@@ -385,7 +385,8 @@ class _Surroundings(nn.Module):
         # the last of look's layers mixes no neighbours, so it is run where the picture is looked at, not everywhere
         convolve, rectify, last = self.look
         assert isinstance(last, nn.Conv2d)
-        picture = _looked_at(rectify(convolve(context.latents.flatten(0, 1))), frame, x, y)
+        pictures = context.latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # as they are looked at, cell by cell
+        picture = _looked_at(rectify(convolve(pictures)), frame, x, y)
         picture = F.linear(picture, last.weight[..., 0, 0], last.bias)
         told = self.from_where(torch.cat(parts, dim=-1)) + (self.which[block] + picture)
         words: torch.Tensor = self.seen(told) * inside.flatten()[pairs][:, None]
@@ -419,7 +420,7 @@ def _looked_at(pictures: torch.Tensor, which: torch.Tensor, x: torch.Tensor, y: 
     ``grid_sample`` (bilinear, border) for points that are not as many in each picture.
     """
     height, width = pictures.shape[-2:]
-    cells = pictures.flatten(2).transpose(1, 2).reshape(-1, pictures.shape[1])
+    cells = pictures.permute(0, 2, 3, 1).reshape(-1, pictures.shape[1])
     across, down = (((v + 1) * size / 2 - 0.5).clamp(0, size - 1) for v, size in ((x, width), (y, height)))
     left, top = across.long(), down.long()
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
