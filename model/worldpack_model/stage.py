@@ -123,7 +123,8 @@ class Stage:
             loss, numbers = step(step_generator(run.seed, self.number, number))
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(
-                    f"The {self.name} loss is not finite at step {number}; lower the learning rate and start from the last checkpoint."
+                    f"The {self.name} loss is not finite at step {number}; lower the learning rate and start from the last checkpoint. "
+                    "In the first steps of a run that compiles, the compiled gradients may be at fault: leave compile out."
                 )
             self.optimizer.zero_grad(set_to_none=True)
             run.accelerator.backward(loss)
