@@ -81,14 +81,17 @@ def agreement(imagined: ArrayLike, real: ArrayLike, *, seed: int = 0, resamples:
         again = np.array([measure(a[:, j].mean(1), b[:, j].mean(1)) for j in drawn])
         again = again[np.isfinite(again)]
         if math.isfinite(value) and len(again):
-            low, high = np.quantile(again, [0.025, 0.975])
-            found[measure.__name__] = asdict(Interval(mean=value, low=float(low), high=float(high), count=len(a)))
+            found[measure.__name__] = _with_bounds(value, again, len(a))
         else:
             found[measure.__name__] = None
     chance = np.array([mean_maximum_rank_violation(b[:, j].mean(1), b[:, k].mean(1)) for j, k in zip(drawn, drawn[1:] + drawn[:1], strict=True)])
-    low, high = np.quantile(chance, [0.025, 0.975])
-    found["rank_violation_by_chance"] = asdict(Interval(mean=float(chance.mean()), low=float(low), high=float(high), count=len(a)))
+    found["rank_violation_by_chance"] = _with_bounds(float(chance.mean()), chance, len(a))
     return found
+
+
+def _with_bounds(value: float, resampled: NDArray[np.float64], count: int) -> dict[str, Any]:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return asdict(Interval(mean=value, low=float(low), high=float(high), count=count))
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Small changes of a network's matrices, of low rank (LoRA: Hu et al. 2021, arXiv:2106.09685).
 
 A denoiser that learns a little more, such as what walls look like from nearby, changes all of its numbers, and all of them would have to be shipped
-again. As ``W + up @ down``, with ``up (out, r)`` and ``down (r, in)`` for each matrix, the change of rank r = 6 is a fortieth of them.
+again. As ``W + up @ down``, with ``up (out, r)`` and ``down (r, in)`` for each matrix, a change of rank r = 6 is a twentieth of them.
 """
 
 from __future__ import annotations

@@ -187,6 +187,8 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     for name in ("rollout_every", "rollout_episodes", "rollout_steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
+    if config.adapter_rank < 0:
+        raise ValueError(f"adapter_rank is {config.adapter_rank}, expected 0 (the whole denoiser learns) or more.")
     if config.adapter_rank and (config.init is None or config.steps == 0):
         raise ValueError(f"adapter_rank is {config.adapter_rank}, but there is no denoiser to adapt; give init and steps.")
     if config.more_share is not None and not (config.more_data and 0 < config.more_share < 1):
@@ -331,12 +333,14 @@ class _Run:
         replay = PredictionReplay(dataset.latents)
         adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
         kept: dict[str, Kept] = {"replay": replay, "adversary": adversary}
-        base = None if config.init is None else _denoiser_of(config.init, self.model.config)
-        adapter = self._adapter(base) if config.adapter_rank and base is not None else None
-        learning = adapter or self.model.denoiser
-        stage = Stage(self.folder, "dynamics", 2, learning, config.steps, config.learning_rate, ema=config.ema, kept=kept)
-        if stage.resume() == 0 and base is not None and adapter is None:
-            stage.start_from(base)
+        denoiser, adapter, base = self.model.denoiser, None, {}
+        if config.adapter_rank and config.init is not None:
+            base = _denoiser_of(config.init, self.model.config)
+            load_state(denoiser, base, config.init)
+            adapter = Adapter(denoiser, config.adapter_rank, step_generator(config.seed, 7, 0))
+        stage = Stage(self.folder, "dynamics", 2, adapter or denoiser, config.steps, config.learning_rate, ema=config.ema, kept=kept)
+        if stage.resume() == 0 and config.init is not None and adapter is None:
+            stage.start_from(_denoiser_of(config.init, self.model.config))
         if stage.step == 0 and config.init_run is not None:
             _check_same_data(config.init_run, self.fingerprint)
             for name, part in kept.items():
@@ -377,26 +381,20 @@ class _Run:
                 writer.add_image("rollout/real_above_imagined", strip, number, dataformats="HWC")
 
         if stage.step < stage.total:
-            denoiser = self.model.denoiser.train()
+            denoiser.train()
             if config.compile:
                 denoiser.compile()
                 denoiser.prepare = torch.compile(denoiser.prepare)  # type: ignore[method-assign]
             stage.run(step, picture)
         if adapter is None:
-            self.model.denoiser.load_state_dict(stage.average)
+            denoiser.load_state_dict(stage.average)
         else:
-            assert base is not None
             stored = {name: value.bfloat16().float() for name, value in stage.average.items()}
             adapter.detach_from_network()
-            self.model.denoiser.load_state_dict(changed(base, stored))
+            denoiser.load_state_dict(changed(base, stored))
             self.adapted = (base, stored)
-        self.model.denoiser.eval()
+        denoiser.eval()
         return replay
-
-    def _adapter(self, base: dict[str, torch.Tensor]) -> Adapter:
-        """Changes to be learned of the denoiser with weights ``base``."""
-        load_state(self.model.denoiser, base, str(self.config.init))
-        return Adapter(self.model.denoiser, self.config.adapter_rank, step_generator(self.config.seed, 7, 0))
 
     # -------------------------------------------------------------------------------------------------------------- stage 3
 

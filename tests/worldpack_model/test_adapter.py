@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from worldpack_model.adapter import Adapter, changed
-from worldpack_model.checkpoint import ADAPTER, CheckpointError, find_model, load_model, read_part, sha256, weights_digest, write_folder
+from worldpack_model.checkpoint import ADAPTER, CheckpointError, find_model, load_model, read_part, save_model, sha256, weights_digest, write_folder
 from worldpack_model.config import PRESETS
 from worldpack_model.trainer import TrainModelConfig, train_model
 from worldpack_model.world_model import WorldPack
@@ -51,8 +51,6 @@ def trained(tmp_path: Path, episodes: Path) -> tuple[Path, Path]:
     """A model, and the same with a change of its denoiser that was trained for two steps."""
     torch.manual_seed(0)
     model = WorldPack(PRESETS["debug"])
-    from worldpack_model.checkpoint import save_model
-
     base, run = tmp_path / "base", tmp_path / "run"
     save_model(model, base)
     settings = TrainModelConfig(
@@ -88,3 +86,5 @@ def test_a_damaged_one_is_named(trained: tuple[Path, Path], tmp_path: Path) -> N
 def test_there_must_be_something_to_adapt(tmp_path: Path, episodes: Path) -> None:
     with pytest.raises(ValueError, match="adapter_rank is 4, but there is no denoiser to adapt; give init and steps"):
         train_model(TrainModelConfig(data=episodes, out=tmp_path, adapter_rank=4))
+    with pytest.raises(ValueError, match="adapter_rank is -1, expected 0"):
+        train_model(TrainModelConfig(data=episodes, out=tmp_path, adapter_rank=-1))
