@@ -1,7 +1,8 @@
 """Small changes of a network's matrices, of low rank (LoRA: Hu et al. 2021, arXiv:2106.09685).
 
 A denoiser that learns a little more, such as what walls look like from nearby, changes all of its numbers, and all of them would have to be shipped
-again. As ``W + up @ down``, with ``up (out, r)`` and ``down (r, in)`` for each matrix, a change of rank r = 6 is a twentieth of them.
+again. As ``W + up @ down``, with ``up (out, r)`` and ``down (r, in)`` for each matrix, a change of rank r = 6 is a twentieth of them. A convolution
+is the matrix of its output channels by all that each of them reads.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ class _Changed(nn.Module):
         self.down, self.up = down, up
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + self.up @ self.down
+        return weight + (self.up @ self.down).view_as(weight)
 
 
 class Adapter(nn.Module):
-    """The changes of all matrices of a network's linear layers that are wider than the rank; no change at first.
+    """The changes of all matrices of a network's layers, linear and convolutional, that are wider than the rank; no change at first.
 
     While it is attached, the network computes with the changed matrices and keeps its own.
     """
@@ -46,8 +47,8 @@ class Adapter(nn.Module):
         network.requires_grad_(False)
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         for name, layer in list(network.named_modules()):
-            if isinstance(layer, nn.Linear) and min(layer.weight.shape) > rank:
-                rows, columns = layer.weight.shape
+            if isinstance(layer, (nn.Linear, nn.Conv2d)) and min(layer.weight.flatten(1).shape) > rank:
+                rows, columns = layer.weight.flatten(1).shape
                 key, device = _key(name), layer.weight.device
                 self.down[key] = nn.Parameter((torch.randn(rank, columns, generator=generator) / math.sqrt(columns)).to(device))
                 self.up[key] = nn.Parameter(torch.zeros(rows, rank, device=device))
@@ -87,7 +88,9 @@ def changed(weights: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Ten
         key = name.removeprefix("down.")
         target = _changes(key)
         up = adapter.get(f"up.{key}")
-        if up is None or target not in out or out[target].shape != (len(up), down.shape[1]) or up.shape[1:] != down.shape[:1]:
+        weight = out.get(target)
+        form = None if weight is None or weight.ndim < 2 else weight.flatten(1).shape
+        if weight is None or up is None or form != (len(up), down.shape[1]) or up.shape[1:] != down.shape[:1]:
             raise ValueError(f"the adapter's change of {target} does not fit the network")
-        out[target] = out[target] + up.to(out[target]) @ down.to(out[target])
+        out[target] = weight + (up.to(weight) @ down.to(weight)).view_as(weight)
     return out

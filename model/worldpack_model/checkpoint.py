@@ -32,8 +32,10 @@ _LARGE = 10_000
 SHIPPED = Path(__file__).parent / "weights"
 PARTS = ("autoencoder", "denoiser", "motion")
 """Parts of a model, each in a file of its name."""
-ADAPTER = "adapter.safetensors"
-"""File of changes of the denoiser of low rank, where it has any (see ``adapter.py``)."""
+ADAPTER = "{}-adapter.safetensors"
+"""File of a part's changes of low rank, where it has any (see ``adapter.py``)."""
+Adapted = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+"""A part's own state and the adapter's that changes it."""
 
 
 class CheckpointError(ValueError):
@@ -199,11 +201,11 @@ def save_model(
     about: dict[str, Any] | None = None,
     *,
     dtype: torch.dtype = torch.bfloat16,
-    adapted: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None,
+    adapted: Mapping[str, Adapted] | None = None,
 ) -> None:
     """Writes ``model`` to folder ``path``; floating-point weights are stored as ``dtype``.
 
-    ``adapted`` are the denoiser's state and its adapter's, which are written instead of the denoiser that they make together.
+    ``adapted`` has, by name, those parts of which their own state and the adapter's are written instead of what these make together.
 
     Statistics and the motion model's small tensors stay float32, because poses add up: rounding all of it to bfloat16 moves a body by 0.0007
     blocks a step, rounding the large matrices alone by 0.0002.
@@ -213,10 +215,11 @@ def save_model(
         exact = name.startswith("autoencoder.standardise.") or (name.startswith("motion.") and value.numel() < _LARGE)
         return value if exact or not value.is_floating_point() else value.to(dtype)
 
-    tensors = {name: stored(name, value) for name, value in model.state_dict().items()}
-    files = {f"{part}.safetensors": {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")} for part in PARTS}
-    if adapted is not None:
-        files |= {name: {k: v.to(dtype) for k, v in part.items()} for name, part in zip(("denoiser.safetensors", ADAPTER), adapted, strict=True)}
+    states = {part: getattr(model, part).state_dict() for part in PARTS}
+    changes = dict(adapted or {})
+    states |= {part: own for part, (own, _) in changes.items()}
+    files = {f"{part}.safetensors": {name: stored(f"{part}.{name}", value) for name, value in state.items()} for part, state in states.items()}
+    files |= {ADAPTER.format(part): {name: value.to(dtype) for name, value in adapter.items()} for part, (_, adapter) in changes.items()}
     write_folder(path, {**files, "config.json": model.config.to_dict()}, {"about": about or {}})
 
 
@@ -224,7 +227,8 @@ def weights_digest(path: Path) -> str:
     """Hex digest of all weights of a model's folder, from its manifest's checksums."""
     files = read_manifest(path, verify=False)["files"]
     try:
-        return hashlib.sha256("".join([*(files[f"{part}.safetensors"] for part in PARTS), files.get(ADAPTER, "")]).encode()).hexdigest()
+        sums = [files[f"{part}.safetensors"] for part in PARTS] + [files.get(ADAPTER.format(part), "") for part in PARTS]
+        return hashlib.sha256("".join(sums).encode()).hexdigest()
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} holds no whole model ({error} is missing in its manifest).") from error
 
@@ -256,21 +260,28 @@ def read_config(path: Path) -> ModelConfig:
 
 
 def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
-    """A model's configuration and the float32 weights of one of its parts: ``autoencoder``, ``denoiser`` (adapted) or ``motion``."""
+    """A model's configuration and the float32 weights of one of its parts (adapted): ``autoencoder``, ``denoiser`` or ``motion``."""
+    config, (own, adapter) = read_adapted(name, part)
+    try:
+        return config, changed(own, adapter)
+    except ValueError as error:
+        raise CheckpointError(f"{find_model(name) / ADAPTER.format(part)}: {error}; use another copy.") from error
+
+
+def read_adapted(name: str, part: str) -> tuple[ModelConfig, Adapted]:
+    """A model's configuration, the float32 weights of one of its parts, and those of the adapter that changes it (empty without one)."""
     path = find_model(name)
     manifest, config = read_manifest(path), read_config(path)
     if f"{part}.safetensors" not in manifest["files"]:
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / f"{part}.safetensors").items()}
-    if part == "denoiser" and ADAPTER in manifest["files"]:
-        try:
-            tensors = changed(tensors, read_tensors(path / ADAPTER))
-        except ValueError as error:
-            raise CheckpointError(f"{path / ADAPTER}: {error}; use another copy.") from error
     oldest, what = _READS_FROM.get(part, (0, ""))
     if int(manifest["format"]) < oldest:
         raise CheckpointError(f"{path} was written by an older version, with {what} (format {manifest['format']}, {oldest} is read); train it again.")
-    return config, tensors
+    own, adapter = (
+        {k: v.float() if v.is_floating_point() else v for k, v in read_tensors(path / file).items()} if file in manifest["files"] else {}
+        for file in (f"{part}.safetensors", ADAPTER.format(part))
+    )
+    return config, (own, adapter)
 
 
 def load_autoencoder(name: str) -> Autoencoder:

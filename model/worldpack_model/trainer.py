@@ -28,9 +28,11 @@ from worldpack_model.adapter import Adapter, changed
 from worldpack_model.adversary import WARM_UP, Adversary
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
+    Adapted,
     CheckpointError,
     load_autoencoder,
     load_state,
+    read_adapted,
     read_manifest,
     read_part,
     read_tensors,
@@ -95,7 +97,8 @@ class TrainModelConfig:
     init: str | None = None
     """A trained model (folder or shipped name) whose denoiser's weights training starts from; it must have the same configuration."""
     adapter_rank: int = 0
-    """Rank of changes of `init`'s denoiser, learned instead of all its numbers and stored in a small file beside them; 0 learns them all."""
+    """Rank of changes of `init`'s denoiser and of `init_motion`'s motion model, learned instead of all their numbers and stored in small files
+    beside them; 0 learns them all."""
     batch_size: int = 32
     """Targets a step."""
     learning_rate: float = 1e-3
@@ -188,9 +191,11 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1; for no rollouts set rollouts_from to 1.")
     if config.adapter_rank < 0:
-        raise ValueError(f"adapter_rank is {config.adapter_rank}, expected 0 (the whole denoiser learns) or more.")
-    if config.adapter_rank and (config.init is None or config.steps == 0):
-        raise ValueError(f"adapter_rank is {config.adapter_rank}, but there is no denoiser to adapt; give init and steps.")
+        raise ValueError(f"adapter_rank is {config.adapter_rank}, expected 0 (all numbers are learned) or more.")
+    if config.adapter_rank and not ((config.init and config.steps) or (config.init_motion and config.motion_steps)):
+        raise ValueError(f"adapter_rank is {config.adapter_rank}, with nothing to adapt; give init and steps, or init_motion and motion_steps.")
+    if config.adapter_rank and config.init_motion and config.motion_steps and config.body_steps:
+        raise ValueError(f"body_steps is {config.body_steps}, which changes what adapter_rank leaves as it is; give 0.")
     if config.more_share is not None and not (config.more_data and 0 < config.more_share < 1):
         raise ValueError(f"more_share is {config.more_share} with {len(config.more_data)} folders of more_data, expected between 0 and 1 with some.")
     if config.threads:
@@ -256,7 +261,7 @@ class _Run:
         self.accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
         self.model = model.to(self.accelerator.device)
         self.model.bf16 = config.mixed_precision == "bf16"
-        self.adapted: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+        self.adapted: dict[str, Adapted] = {}
         self.folder = RunFolder(config.out, config.seed, config.checkpoint_every, config.picture_every, self.accelerator, progress)
 
     # -------------------------------------------------------------------------------------------------------------- stage 1
@@ -334,7 +339,9 @@ class _Run:
         adversary = Adversary(dataset.latents.shape[1], device, step_generator(config.seed, 4, 0))
         kept: dict[str, Kept] = {"replay": replay, "adversary": adversary}
         denoiser, adapter, base = self.model.denoiser, None, {}
-        if config.adapter_rank and config.init is not None:
+        if config.init is not None and config.steps == 0:
+            self._keep(config.init, "denoiser")
+        elif config.init is not None and config.adapter_rank:
             base = _denoiser_of(config.init, self.model.config)
             load_state(denoiser, base, config.init)
             adapter = Adapter(denoiser, config.adapter_rank, step_generator(config.seed, 7, 0))
@@ -386,15 +393,26 @@ class _Run:
                 denoiser.compile()
                 denoiser.prepare = torch.compile(denoiser.prepare)  # type: ignore[method-assign]
             stage.run(step, picture)
+        self._finish("denoiser", stage, adapter, base)
+        return replay
+
+    def _keep(self, source: str, part: str) -> None:
+        """A part that is not trained stays as it is stored, in two files where it has an adapter."""
+        own, adapter = read_adapted(source, part)[1]
+        if adapter:
+            self.adapted[part] = (own, adapter)
+
+    def _finish(self, part: str, stage: Stage, adapter: Adapter | None, base: dict[str, torch.Tensor]) -> None:
+        """Leaves a part of the model with what its stage learned: all of its weights, or an adapter of those of ``base``."""
+        network = getattr(self.model, part)
         if adapter is None:
-            denoiser.load_state_dict(stage.average)
+            network.load_state_dict(stage.average)
         else:
             stored = {name: value.bfloat16().float() for name, value in stage.average.items()}
             adapter.detach_from_network()
-            denoiser.load_state_dict(changed(base, stored))
-            self.adapted = (base, stored)
-        denoiser.eval()
-        return replay
+            network.load_state_dict(changed(base, stored))
+            self.adapted[part] = (base, stored)
+        network.eval()
 
     # -------------------------------------------------------------------------------------------------------------- stage 3
 
@@ -404,10 +422,13 @@ class _Run:
         if bool((dataset.blocks == UNKNOWN).all()):
             log.warning("The recordings in %s do not say which blocks are solid; motion is learned from what the bodies did alone.", config.data)
             motion.knows_blocks = False
+        base: dict[str, torch.Tensor] = {}
         if config.init_motion is not None:
-            source, weights = read_part(config.init_motion, "motion")
-            load_state(motion, weights, config.init_motion)
+            source, base = read_part(config.init_motion, "motion")
+            load_state(motion, base, config.init_motion)
             motion.knows_blocks |= source.knows_blocks
+            if config.body_steps == config.motion_steps == 0:
+                self._keep(config.init_motion, "motion")
         self.model.config = dataclasses.replace(self.model.config, knows_blocks=motion.knows_blocks)
 
         def blind(generator: torch.Generator) -> torch.Tensor:
@@ -450,11 +471,12 @@ class _Run:
             }
             return seeing + 0.5 * blind(generator) + BLOCKS_WEIGHT * blocks, logs
 
-        whole = Stage(self.folder, "motion", 5, motion, config.motion_steps, config.motion_rate, ema=config.ema)
+        adapts = config.adapter_rank and config.init_motion is not None and config.motion_steps
+        adapter = Adapter(motion, config.adapter_rank, step_generator(config.seed, 8, 0)) if adapts else None
+        whole = Stage(self.folder, "motion", 5, adapter or motion, config.motion_steps, config.motion_rate, ema=config.ema)
         if whole.resume() < whole.total:
             whole.run(step, lambda writer, number: None)
-        motion.load_state_dict(whole.average)
-        motion.eval()
+        self._finish("motion", whole, adapter, base)
         self._export()
 
     def _imagine(self, dataset: LatentDataset, replay: PredictionReplay) -> None:
