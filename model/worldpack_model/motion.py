@@ -420,7 +420,7 @@ def _looked_at(pictures: torch.Tensor, which: torch.Tensor, x: torch.Tensor, y: 
     ``grid_sample`` (bilinear, border) for points that are not as many in each picture.
     """
     height, width = pictures.shape[-2:]
-    cells = pictures.permute(0, 2, 3, 1).reshape(-1, pictures.shape[1])
+    cells = pictures.permute(0, 2, 3, 1).reshape(-1, pictures.shape[1]).to(x.dtype)  # in training with bf16 the points are still exact
     across, down = (((v + 1) * size / 2 - 0.5).clamp(0, size - 1) for v, size in ((x, width), (y, height)))
     left, top = across.long(), down.long()
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
