@@ -364,3 +364,17 @@ def test_it_learns_a_block_from_where_it_is_in_a_picture() -> None:
         _, odds = model.surroundings(body(256), c, nothing_stood(256))
     at = (cells_of(body(1))[0] == torch.tensor([0, 64, 1])).all(-1)
     assert ((odds[:, at][:, 0] > 0) == solid).float().mean() > 0.9
+
+
+def test_it_can_be_taught_in_bf16() -> None:
+    """Training with ``mixed_precision`` bf16 asks it under autocast: the same gradients but for rounding."""
+    torch.manual_seed(0)
+    model, c = MotionModel(CONFIG), context(8, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(model.surroundings.out.weight, std=0.05)
+    weight, gradients = model.surroundings.look[0].weight, []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss, _, entropy = model.loss(body(8), (c, nothing_stood(8)), torch.zeros(8, 3), told(body(8).pose, (0, 64, 1), torch.ones(8) > 0))
+        gradients.append(torch.autograd.grad((loss + entropy).sum(), weight)[0].flatten())
+    assert gradients[0].norm() > 0
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
