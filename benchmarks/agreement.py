@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--motion", default="drawn", choices=("drawn", "likeliest"), help="how imagined bodies move where the model is not sure")
     parser.add_argument("--world", default="voxel", help="the engine")
     parser.add_argument("--steps", type=int, default=16384, help="env steps of the agent's training")
-    parser.add_argument("--episodes", type=int, default=60, help="starts that every policy plays, in both")
+    parser.add_argument("--episodes", type=int, default=200, help="starts that every policy plays, in both")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "images" / "agreement.png")
     options = parser.parse_args()
     env = EnvConfig(task="GoTo", nav_range=15, model=options.model, motion=options.motion, world=options.world)

@@ -99,6 +99,7 @@ class OraclePolicy(Policy):
     """
 
     name = "oracle"
+    knows_map = True
 
     def __init__(self, action_set: ActionSet, *, factory: Callable[[str], World] = make_world) -> None:
         """Makes the policy.
@@ -197,7 +198,7 @@ class Clumsy(Policy):
         """
         if not 0 <= share <= 1:
             raise ValueError(f"The share of random actions is {share}, expected 0 to 1.")
-        self.policy, self.share, self.name = policy, share, f"{policy.name}:{share:g}"
+        self.policy, self.share, self.name, self.knows_map = policy, share, f"{policy.name}:{share:g}", policy.knows_map
         self._random = RandomPolicy(space)
         self._rngs: dict[int, np.random.Generator] = {}
 

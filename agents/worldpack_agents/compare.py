@@ -253,7 +253,8 @@ def compare(
                 both = {"real": run(policy, "real", name, keep_frames=keep), "imagined": run(policy, "imagined", name)}
                 played[name] = both
                 gap = _gap(both, seed=config.seed)
-                results.append({"agent": name, "source": source, **{w: summarise(p, seed=config.seed) for w, p in both.items()}, **gap})
+                scored = {where: summarise(episodes, seed=config.seed) for where, episodes in both.items()}
+                results.append({"agent": name, "source": source, "knows_map": policy.knows_map, **scored, **gap})
                 if gap["flattered"]:
                     only = [i for i in range(config.episodes) if both["imagined"][i].success and not both["real"][i].success][
                         : config.flattered_videos
@@ -263,13 +264,14 @@ def compare(
         first = next(iter(played.values()))["real"][: config.replays]
         replays = replay(model, bank, [p for p in first if p.frames is not None], seed=config.seed, evaluations=env.evaluations, motion=env.motion)
         goals = {p.start_index: bank[p.start_index].waypoints for p in first}
-    scores = [np.array([[p.success for p in both[where]] for both in played.values()], np.float64) for where in ("imagined", "real")]
+    observers = [agent["agent"] for agent in results if not agent["knows_map"]]
     data = {
         "env": asdict(env),
         "weights": weights_id(env.model),
         "world_seeds": [bank[i].seed for i in range(config.episodes)],
         "agents": results,
-        "agreement": agreement(*scores, seed=config.seed) if len(results) >= LEAST_AGENTS else None,
+        "agreement": _ranked(played, list(played), seed=config.seed),
+        "agreement_of_observers": _ranked(played, observers, seed=config.seed) if len(observers) < len(played) else None,
         "replay": {
             "episodes": len(replays),
             "lost": sum(r.lost for r in replays),
@@ -285,6 +287,14 @@ def compare(
     write_json(config.out / "report.json", data)
     write_report(comparison, config.out / "report.html", videos=config.videos)
     return comparison
+
+
+def _ranked(played: dict[str, dict[str, list[Played]]], names: Sequence[str], *, seed: int) -> dict[str, Any] | None:
+    """How imagination ranks some of the agents; None of too few."""
+    if len(names) < LEAST_AGENTS:
+        return None
+    imagined, real = (np.array([[p.success for p in played[name][where]] for name in names], np.float64) for where in ("imagined", "real"))
+    return agreement(imagined, real, seed=seed)
 
 
 def _gap(both: dict[str, list[Played]], *, seed: int) -> dict[str, Any]:

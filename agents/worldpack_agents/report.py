@@ -217,15 +217,22 @@ def _agreement(data: dict[str, Any]) -> str:
     if found is None:
         return ""
 
-    def told(name: str, digits: int) -> str:
+    def told(name: str, digits: int, found: dict[str, Any] = found) -> str:
         return f"<b>{Interval(**found[name]).text(digits)}</b>" if found[name] else "<b>undefined</b>, because all succeed equally often"
 
+    observers, apart = data["agreement_of_observers"], ""
+    if observers:
+        apart = (
+            f" {sum(not a['knows_map'] for a in agents)} of them act on what they observe; the others read the engine's map, which nothing "
+            "imagined beyond the remembered frames is bound to. Among those that observe the rank violation is "
+            f"{told('mean_maximum_rank_violation', 3, observers)}, of a perfect simulator {told('rank_violation_by_chance', 3, observers)}."
+        )
     points = [(a["agent"], Interval(**a["imagined"]["success"]), Interval(**a["real"]["success"])) for a in agents]
     return (
         "<section><h2>Does imagination rank agents as the engine does?</h2>"
         f"<p>Over {len(agents)} agents, Pearson's r of imagined and real success is {told('pearson', 2)}, Spearman's {told('spearman', 2)}. The mean "
         f"maximum rank violation, the success that a wrong choice between two agents costs, is {told('mean_maximum_rank_violation', 3)}; of a "
-        f"perfect simulator as few starts would make it {told('rank_violation_by_chance', 3)}. On the diagonal, both agree.</p>"
+        f"perfect simulator as few starts would make it {told('rank_violation_by_chance', 3)}.{apart} On the diagonal, both agree.</p>"
         f"<div class='chart narrow'>{figures.agreement_chart(points, name='agreement')}</div></section>"
     )
 

@@ -39,6 +39,8 @@ class Policy(ABC):
     """Something that acts in a batch of episodes."""
 
     name: str
+    knows_map: bool = False
+    """Whether it reads the engine's map, which no observation tells and no imagination is bound to."""
 
     def check(self, observation: gym.Space[Any], action: gym.Space[Any]) -> None:  # noqa: B027 - many fit any
         """Checks that the policy fits an environment.
