@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.worldpack_env.fakes import FakeModel, make_bank
+from worldpack_agents.agreement import mean_maximum_rank_violation
 from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, BenchTrainConfig, bench_memory, bench_speed, bench_train
 from worldpack_agents.cli import _parse_for_agents
 from worldpack_agents.compare import CompareConfig, compare, replay
@@ -93,6 +94,23 @@ def test_a_comparison_can_play_the_starts_of_another(tmp_path: Path) -> None:
         compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "episodes": 3}))
     with pytest.raises(ValueError, match="The starts are for"):
         compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "env": replace(env, task="LoopNav")}))
+
+
+def test_agents_that_know_the_map_are_ranked_with_the_others_and_left_out(tmp_path: Path) -> None:
+    env = EnvConfig(nav_range=5, num_starts=3, max_episode_steps=8, split="test")
+    agents = ("random", "compass", "compass:0.5", "oracle", "oracle:0.5")
+    found = compare(CompareConfig(out=tmp_path, agents=agents, env=env, episodes=3, num_envs=3, replays=0, videos=0)).data
+    assert {a["agent"]: a["knows_map"] for a in found["agents"]} == {name: name.startswith("oracle") for name in agents}
+    scores = {where: np.array([a[where]["success"]["mean"] for a in found["agents"]]) for where in ("imagined", "real")}
+    for count, told in ((5, found["agreement"]), (3, found["agreement_of_observers"])):
+        violation = told["mean_maximum_rank_violation"]
+        assert violation["count"] == count
+        assert violation["mean"] == pytest.approx(mean_maximum_rank_violation(scores["imagined"][:count], scores["real"][:count]))
+    page = (tmp_path / "report.html").read_text()
+    assert "3 of them act on what they observe" in page
+    fewer = compare(CompareConfig(out=tmp_path / "fewer", agents=agents[:3], env=env, episodes=3, num_envs=3, replays=0, videos=0)).data
+    assert fewer["agreement_of_observers"] is None, "nobody is left out"
+    assert "of them act on what they observe" not in (tmp_path / "fewer" / "report.html").read_text()
 
 
 def test_bench_speed_times_the_whole_step(tmp_path: Path) -> None:
