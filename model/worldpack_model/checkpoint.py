@@ -274,6 +274,9 @@ def read_adapted(name: str, part: str) -> tuple[ModelConfig, Adapted]:
     manifest, config = read_manifest(path), read_config(path)
     if f"{part}.safetensors" not in manifest["files"]:
         raise CheckpointError(f"{path} has no {part}.safetensors; give a folder that train-model wrote, or train again.")
+    unknown = sorted(manifest["files"].keys() - {"config.json", *(form.format(each) for each in PARTS for form in ("{}.safetensors", ADAPTER))})
+    if unknown:  # left out, it would be another model
+        raise CheckpointError(f"{path} holds {', '.join(unknown)}, which this version cannot read; use the version that wrote it.")
     oldest, what = _READS_FROM.get(part, (0, ""))
     if int(manifest["format"]) < oldest:
         raise CheckpointError(f"{path} was written by an older version, with {what} (format {manifest['format']}, {oldest} is read); train it again.")

@@ -118,6 +118,16 @@ def test_a_damaged_one_is_named(settings: TrainModelConfig, tmp_path: Path) -> N
             read_part(str(tmp_path / part), part)
 
 
+def test_a_file_of_a_model_that_nobody_reads_is_refused(base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    files = {f.name: load_file(f) for f in base.glob("*.safetensors")}
+    files["lora.safetensors"] = {"down": torch.zeros(2, 2)}
+    write_folder(tmp_path / "more", {**files, "config.json": PRESETS["debug"].to_dict()}, {})
+    with pytest.raises(CheckpointError, match="holds lora.safetensors, which this version cannot read"):
+        load_model(str(tmp_path / "more"), device="cpu")
+
+
 def test_there_must_be_something_to_adapt(base: Path, settings: TrainModelConfig) -> None:
     with pytest.raises(ValueError, match="adapter_rank is 2, with nothing to adapt; give init and steps, or init_motion and motion_steps"):
         train_model(replace(settings, init=None, motion_steps=0))
