@@ -176,7 +176,7 @@ def agreement_table(data: dict[str, Any]) -> list[str]:
         f"random actions; {starts} held-out starts each. Pearson's r of imagined and real success {interval(found['pearson'])},",
         f"Spearman's {interval(found['spearman'])}, mean maximum rank violation {worst['mean']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}];",
         f"of a perfect simulator, so few starts would make it {chance['mean']:.3f} [{chance['low']:.3f}, {chance['high']:.3f}].",
-        f"Without the two oracles, which read the engine's map and are no agents to choose between, over {violation['count']} policies:",
+        f"Without the oracles, which read the engine's map and are no agents to choose between, over {violation['count']} policies:",
         f"Pearson's r {interval(few['pearson'])}, Spearman's {interval(few['spearman'])}, mean maximum rank violation",
         f"{violation['mean']:.3f} [{violation['low']:.3f}, {violation['high']:.3f}]; of a perfect simulator {by_chance['mean']:.3f}",
         f"[{by_chance['low']:.3f}, {by_chance['high']:.3f}].",
