@@ -13,6 +13,8 @@ id                             episode
 ``WorldPack/GoToImageReal-v0`` the same, in the engine
 ``WorldPack/Explore-v0``       see as much new ground as the time allows, imagined
 ``WorldPack/ExploreReal-v0``   the same, in the engine
+``WorldPack/Find-v0``          look at a tree from within reach, without a compass, imagined: a learned head says when
+``WorldPack/FindReal-v0``      the same, in the engine
 ============================== =========================================================
 
 MineRL's own Navigate (``docs/minerl.md``), which only the world ``minerl`` can show, is ``WorldPack/NavigateReal-v0`` and
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from worldpack_env.starts import Start as Start
     from worldpack_env.starts import StartBank as StartBank
     from worldpack_env.tasks import Explore as Explore
+    from worldpack_env.tasks import Find as Find
     from worldpack_env.tasks import GoTo as GoTo
     from worldpack_env.tasks import LoopNav as LoopNav
     from worldpack_env.vector_env import NavVectorEnv as NavVectorEnv
@@ -54,6 +57,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "GoTo": {"task": "goto"},
     "GoToImage": {"task": "goto", "goal_obs": "image"},
     "Explore": {"task": "explore"},
+    "Find": {"task": "find"},
 }
 IDS = tuple(f"WorldPack/{kind}{real}-v0" for kind in _KINDS for real in ("", "Real"))
 """Every id of a task of this project, imagined and in the engine."""
@@ -72,6 +76,7 @@ _PUBLIC = {
     "Start": "starts",
     "StartBank": "starts",
     "Explore": "tasks",
+    "Find": "tasks",
     "GoTo": "tasks",
     "LoopNav": "tasks",
     "NavVectorEnv": "vector_env",

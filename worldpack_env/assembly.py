@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     import torch
 
     from worldpack_model import WorldPack
+    from worldpack_model.events import EventHeads
 
 
 class NavOptions(TypedDict, total=False):
     """Keyword arguments of every registered id, of ``make_nav_env`` and ``make_nav_vector_env``.
 
-    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision``, ``evaluations``, ``motion``, ``compile`` and
-    ``real_slots`` mean nothing there, and ``device`` only where tensors are asked for.
+    The real ids take the same ones, so that changing the id is all it needs; ``model``, ``precision``, ``evaluations``, ``motion``, ``compile``,
+    ``heads`` and ``real_slots`` mean nothing there, and ``device`` only where tensors are asked for.
     """
 
-    task: Literal["loop", "goto", "explore", "navigate", "navigate-dense"]
-    """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B), ``explore`` (no goal), or MineRL's own ``navigate`` or ``navigate-dense``, which
-    only its engine can show. Set by the id."""
+    task: Literal["loop", "goto", "explore", "find", "navigate", "navigate-dense"]
+    """``loop`` (A -> B -> A or A -> B -> C -> A), ``goto`` (A -> B), ``explore`` (no goal), ``find`` (something of a kind), or MineRL's own
+    ``navigate`` or ``navigate-dense``, which only its engine can show. Set by the id."""
     real: bool
     """False: imagined by the world model. True: the engine itself. Set by the id."""
     real_slots: int
@@ -42,6 +43,10 @@ class NavOptions(TypedDict, total=False):
     """Name of a shipped model, path of a checkpoint, or a loaded model. Default ``voxel-64``."""
     loop: Literal["ABA", "ABCA"]
     """Which loop (LoopNav ids only). Default ``ABA``."""
+    event: str
+    """What to find (Find ids only): ``log`` (default) is a tree within reach in the middle of the view, ``concrete`` a landmark's coloured block."""
+    heads: str | PathLike[str] | EventHeads
+    """Who tells that in imagined frames: the name of shipped event heads, or what ``worldpack train-events`` wrote. Default ``voxel``."""
     nav_range: int
     """LoopNav's range in blocks: how far the goals are. Default 15."""
     start: StartMode
@@ -49,7 +54,8 @@ class NavOptions(TypedDict, total=False):
     distractors: int
     """Env steps of a detour between the way out and the way home (``turn`` alone): remembered, and of no use. Default 0."""
     goal_obs: Literal["compass", "vector", "image", "none"] | None
-    """What the agent is told about its goal; None takes the id's own: ``image`` for GoToImage, ``none`` for Explore, else ``compass``."""
+    """What the agent is told about its goal; None takes the id's own: ``image`` for GoToImage, ``none`` for Explore and Find, else
+    ``compass``."""
     action_set: Literal["nav-4", "nav-8", "box", "minerl"]
     """What the agent may do. Default ``nav-4``."""
     max_episode_steps: int | None
@@ -93,7 +99,9 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     for name in options:
         lookup(dict.fromkeys(NavOptions.__annotations__), name, "option")
     bank = options.get("starts")
-    task = make_task(options.get("task", "loop"), loop=options.get("loop", "ABA"), shorter=bank is not None and bank.mixed)
+    task = make_task(
+        options.get("task", "loop"), loop=options.get("loop", "ABA"), event=options.get("event", "log"), shorter=bank is not None and bank.mixed
+    )
     action_set = make_action_set(options.get("action_set", "nav-4"))
     goal_obs = options.get("goal_obs")
     if goal_obs is not None:
@@ -108,14 +116,15 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         from worldpack_env.reality import Reality
 
         size = options.get("frame_size", (64, 64) if bank is None else bank.frame_size)
-        simulator = Reality(world, num_slots, frame_size=size, mission=task.mission)
+        simulator = Reality(world, num_slots, frame_size=size, mission=task.mission, event=task.event)
         if tensors:
             from worldpack_model.checkpoint import resolve_device
 
             device = resolve_device(options.get("device", "auto"))
     else:
-        from worldpack_env.imagination import Imagination, load_world_model
+        from worldpack_env.imagination import Imagination, load_heads, load_world_model
 
+        heads = None if task.event is None else load_heads(options.get("heads", "voxel"), device=options.get("device", "auto"))
         model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"), precision=options.get("precision", "auto"))
         engines = options.get("real_slots", 0)
         if not 0 <= engines < num_slots:
@@ -123,7 +132,13 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         if engines and tensors:
             raise ValueError("real_slots show arrays; make the environment with output='numpy'.")
         simulator = Imagination(
-            model, num_slots - engines, evaluations=options.get("evaluations"), motion=options.get("motion", "drawn"), on_device=tensors
+            model,
+            num_slots - engines,
+            evaluations=options.get("evaluations"),
+            motion=options.get("motion", "drawn"),
+            on_device=tensors,
+            event=task.event,
+            heads=heads,
         )
         if options.get("compile", False):
             model.compile_for(num_slots - engines)
@@ -131,7 +146,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             from worldpack_env.mixture import Mixture
             from worldpack_env.reality import Reality
 
-            simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size)])
+            simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size, event=task.event)])
         device = model.device if tensors else None
     owns_bank = bank is None
     limit = options.get("max_episode_steps")

@@ -19,6 +19,7 @@ from worldpack_model.motion import Choice
 if TYPE_CHECKING:
     from worldpack_model import WorldPack
     from worldpack_model.config import Precision
+    from worldpack_model.events import EventHeads
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,15 @@ class Imagination:
     """
 
     def __init__(
-        self, model: WorldPack, num_slots: int, *, evaluations: int | None = None, motion: Choice = "drawn", on_device: bool = False
+        self,
+        model: WorldPack,
+        num_slots: int,
+        *,
+        evaluations: int | None = None,
+        motion: Choice = "drawn",
+        on_device: bool = False,
+        event: str | None = None,
+        heads: EventHeads | None = None,
     ) -> None:
         """Makes ``num_slots`` empty slots.
 
@@ -48,9 +57,11 @@ class Imagination:
             evaluations: network evaluations per env step; None takes the model's default.
             motion: ``drawn`` or ``likeliest``, see :meth:`WorldPack.predict`.
             on_device: show frames as tensors on the model's device, where they are made.
+            event: an event that ``heads`` tell of each frame; None asks for none.
+            heads: learned heads, for frames of the model's size.
 
         Raises:
-            ValueError: if there is no slot or no evaluation.
+            ValueError: if there is no slot or no evaluation, or no head for the event and these frames.
         """
         if num_slots < 1:
             raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
@@ -60,6 +71,11 @@ class Imagination:
         self.model, self.num_slots, self.evaluations, self.motion = model, num_slots, evaluations, motion
         height, width = model.config.frame_size
         self.frame_size = (int(height), int(width))
+        self._heads, self._head = heads, None if event is None or heads is None else heads.number_of(event)
+        if event is not None and heads is None:
+            raise ValueError(f"No frame of an imagined world says whether {event!r} happens; give heads that tell it.")
+        if heads is not None and heads.config.frame_size != self.frame_size:
+            raise ValueError(f"The event heads are for frames of {heads.config.frame_size} pixels, the world model's have {self.frame_size}.")
         self.memory = model.new_memory(num_slots)
         self._generators = [torch.Generator() for _ in range(num_slots)]
         self.on_device = on_device
@@ -92,6 +108,7 @@ class Imagination:
             blocked=np.zeros(n, np.bool_),
             failed=np.zeros(n, np.bool_),
             retrieved=np.full((n, self.model.config.packing.retrieved), -1, np.int64),
+            event=self._event(rows),
         )
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
@@ -114,7 +131,15 @@ class Imagination:
             blocked=predicted.blocked & good,
             failed=~good,
             retrieved=predicted.retrieved,
+            event=self._event(rows),
         )
+
+    def _event(self, rows: list[int]) -> NDArray[np.bool_] | None:
+        """``(n,)`` whether the event more likely happens than not in the frames that ``rows`` show."""
+        if self._heads is None or self._head is None:
+            return None
+        happens: NDArray[np.bool_] = self._heads.chances(self._frames[rows])[:, self._head] > 0.5
+        return happens
 
     def snapshot(self, slots: Sequence[int]) -> ImaginationSnapshot:
         """A copy of everything that decides the future of ``slots``: memory, generators, last frames."""
@@ -137,6 +162,15 @@ class Imagination:
     def close(self) -> None:
         """Forgets all episodes; may be called twice. The model stays with whoever owns it."""
         self.memory.clear(range(self.num_slots))
+
+
+def load_heads(heads: str | PathLike[str] | EventHeads, *, device: str = "auto") -> EventHeads:
+    """Event heads by the name of shipped ones or the path of a folder; an object passes through."""
+    if not isinstance(heads, str | PathLike):
+        return heads
+    from worldpack_model.events import EventHeads
+
+    return EventHeads.from_pretrained(fspath(heads), device=device)
 
 
 def load_world_model(model: str | PathLike[str] | WorldPack, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:

@@ -45,6 +45,7 @@ class Mixture:
         answers = [(rows, ask(part, own, rows)) for part, own, rows in self._split(slots)]
         order = np.argsort(np.concatenate([rows for rows, _ in answers]), kind="stable")
         views = [views for _, views in answers]
+        events = [v.event for v in views if v.event is not None]
         width = max(v.retrieved.shape[1] for v in views)
         padded = [np.pad(v.retrieved, ((0, 0), (0, width - v.retrieved.shape[1])), constant_values=-1) for v in views]
         return Views(
@@ -53,6 +54,7 @@ class Mixture:
             blocked=np.concatenate([v.blocked for v in views])[order],
             failed=np.concatenate([v.failed for v in views])[order],
             retrieved=np.concatenate(padded)[order],
+            event=np.concatenate(events)[order] if len(events) == len(views) else None,
         )
 
     def _split(self, slots: Sequence[int]) -> list[tuple[Simulator, list[int], list[int]]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from worldpack_env.simulator import Views
 from worldpack_env.starts import Start
 from worldpack_env.worlds import EpisodeLost, World, WorldView, make_world
+from worldpack_model.episodes import happens
 from worldpack_model.geometry import check_action
 
 LOGGER = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Reality:
         *,
         frame_size: tuple[int, int] = (64, 64),
         mission: str | None = None,
+        event: str | None = None,
         factory: Callable[..., World] = make_world,
     ) -> None:
         """Makes the engines.
@@ -44,10 +46,11 @@ class Reality:
             num_slots: number of engines.
             frame_size: (height, width) of their frames in pixels.
             mission: a mission of the engine's own that they play; None plays none.
+            event: an event that the engine tells of each view, see ``worldpack_model.episodes.happens``; None asks for none.
             factory: makes an engine of a name, as ``worlds.make_world``.
 
         Raises:
-            ValueError: if there is no such engine, mission or slot.
+            ValueError: if there is no such engine, mission or slot, or the engine tells no events.
             BackendUnavailable: if the engine cannot be used here.
         """
         if num_slots < 1:
@@ -55,11 +58,14 @@ class Reality:
         self.num_slots, self.frame_size = num_slots, (int(frame_size[0]), int(frame_size[1]))
         self.name = world
         self.worlds: list[World] = []
+        self._event = event
         self._last: dict[int, WorldView] = {}
         self._threads: ThreadPoolExecutor | None = None
         try:
             for _ in range(num_slots):
                 self.worlds.append(factory(world, frame_size=self.frame_size, **({} if mission is None else {"mission": mission})))
+            if event is not None and getattr(self.worlds[0], "events", None) is None:
+                raise ValueError(f"The world {world!r} does not tell what happens in a view, so not whether {event!r} does; use the world 'voxel'.")
         except BaseException:
             self.close()  # engines may be processes: none stays behind when a later one cannot be had
             raise
@@ -79,7 +85,7 @@ class Reality:
             work.append(partial(self.worlds[slot].reset, start.seed, start.poses[-1]))
         views = self._each(work)
         self._last.update(zip(slots, views, strict=True))
-        return _join(views)
+        return replace(_join(views), event=self._happens(slots))
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
         """Steps the engines of ``slots`` with ``actions (n, 9)``; one that loses its episode has failed and shows its last view."""
@@ -90,7 +96,18 @@ class Reality:
             if view is None and last.mission is not None:  # a step that did not happen pays nothing
                 last = last._replace(mission=last.mission._replace(reward=0.0))
             self._last[slot] = last
-        return replace(_join([self._last[slot] for slot in slots]), failed=failed)
+        event = self._happens([slot for slot, lost in zip(slots, failed, strict=True) if not lost])
+        if event is not None and failed.any():
+            everywhere = np.zeros(len(failed), np.bool_)
+            everywhere[~failed] = event
+            event = everywhere
+        return replace(_join([self._last[slot] for slot in slots]), failed=failed, event=event)
+
+    def _happens(self, slots: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Whether the event that is asked for happens in the views of ``slots``."""
+        if self._event is None:
+            return None
+        return np.array([happens(self._event, self._ability(slot, "events")()) for slot in slots], np.bool_)
 
     def _step(self, slot: int, action: NDArray[np.float32]) -> WorldView | None:
         """One engine's step; None where it lost its episode."""

@@ -105,6 +105,7 @@ class _Tape:
         self.frames = [view.frame.copy()]
         self.poses = [view.pose.copy()]
         self.blocks = [world.solid(box_corner(view.pose), BOX)]
+        self.events = [_events_of(world)]
         self.actions: list[Action] = []
         self.blocked: list[bool] = []
         self.phases = ["look"]
@@ -126,6 +127,7 @@ class _Tape:
             self.frames.append(self.view.frame.copy())
             self.poses.append(self.view.pose.copy())
             self.blocks.append(world.solid(box_corner(self.view.pose), BOX))
+            self.events.append(_events_of(world))
             self.actions.append(held)
             self.blocked.append(bool(self.view.blocked))
             self.phases.append(phase)
@@ -247,6 +249,7 @@ def _play(
         ticks_per_step=tape.ticks,
         blocked=np.array(tape.blocked, np.bool_),
         blocks=_stacked(tape.blocks),
+        events=_told(tape.events),
     )
 
 
@@ -278,6 +281,18 @@ def _stacked(boxes: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
     """The solid blocks of all frames; None where the engine does not tell them of every one."""
     told = [box for box in boxes if box is not None]
     return np.stack(told) if len(told) == len(boxes) else None
+
+
+def _events_of(world: World) -> tuple[str, ...] | None:
+    """What happens in the player's view; None of an engine that does not tell."""
+    ask: Callable[[], tuple[str, ...]] | None = getattr(world, "events", None)
+    return None if ask is None else ask()
+
+
+def _told(events: list[tuple[str, ...] | None]) -> tuple[tuple[str, ...], ...] | None:
+    """The events of all frames; None where the engine does not tell."""
+    told = [names for names in events if names is not None]
+    return tuple(told) if len(told) == len(events) else None
 
 
 def played_episode(

@@ -235,7 +235,7 @@ class Rollout:
             seeds.append(seed)
         state = self.task.begin(chosen)
         views = self.simulator.start(slots, chosen, seeds)
-        state.hear(views.mission)
+        state.hear(views.mission, views.event)
         rows = list(slots)
         now = self._now
         self._allocate(views.retrieved.shape[1], state)
@@ -277,7 +277,7 @@ class Rollout:
         self._show(rows, views)
         poses = now["pose"][rows]
         state = _some(self._state).take(rows)
-        state.hear(views.mission)
+        state.hear(views.mission, views.event)
         state, step = self.task.step(state, poses)
         _some(self._state).put(rows, state)
         now["success"][rows] = step.success

@@ -36,6 +36,8 @@ class Views:
     Step numbers count the frames of the episode from its first context frame, which is 0."""
     mission: NDArray[np.float64] | None = None
     """``(n, 5)`` what missions of the engine's own say, in the order of ``worlds.MissionView``; None where there are none."""
+    event: NDArray[np.bool_] | None = None
+    """``(n,)`` whether the event that the task waits for happens: an engine's own word, or a learned head's. None where none waits for one."""
 
 
 class Simulator(Protocol):

@@ -1,4 +1,4 @@
-"""What an episode is for: goals to visit in order, rewards, success. Poses are all a task ever sees.
+"""What an episode is for: goals to visit in order, rewards, success. Poses are all that most tasks see.
 
 Tasks are pure and batched: a :class:`TaskState` holds one row for each slot, ``step`` takes rows and poses and returns new rows. The
 imagined and the real environment run the same task, so a reward means the same in both.
@@ -9,8 +9,9 @@ Reward of one step, in reward units::
 
 A goal is reached within ``radius`` blocks of it over ground (height is ignored). The episode terminates when the last one is.
 
-:class:`Explore` has no goals and pays for ground that the agent had not stood on before; see there. :class:`Navigate` hands on what MineRL
-itself says, so it is the one task that sees more than poses, and the one that only an engine can show.
+:class:`Explore` has no goals and pays for ground that the agent had not stood on before; see there. Two tasks see more than poses: :class:`Find`
+waits for an event, such as a tree within reach, that the engine tells and of imagined frames a learned head; :class:`Navigate` hands on what MineRL
+itself says, and only an engine can show it.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class TaskState:
     """``(n, c, c)`` cells of ground stood on, for tasks that count them; c is 0 for the others."""
     mission: NDArray[np.float64]
     """``(n, m)`` what a mission of the engine's own said last, ``simulator.Views.mission``; m is 5 for tasks that are one, 0 for the others."""
+    event: NDArray[np.bool_]
+    """``(n,)`` whether the event that the task waits for happens, ``simulator.Views.event``; False for tasks that wait for none."""
 
     @classmethod
     def empty(cls, count: int, like: TaskState) -> TaskState:
@@ -88,8 +91,10 @@ class TaskState:
         """``(n,)`` degrees that the compass of the engine's own mission shows; None for tasks that are none."""
         return self.mission[:, MissionView._fields.index("compass")] if self.mission.shape[1] else None
 
-    def hear(self, mission: NDArray[np.float64] | None) -> None:
-        """Takes up what the engine's own mission says, ``simulator.Views.mission``."""
+    def hear(self, mission: NDArray[np.float64] | None, event: NDArray[np.bool_] | None = None) -> None:
+        """Takes up what the engine's own mission says, ``simulator.Views.mission``, and whether an event happens, ``simulator.Views.event``."""
+        if event is not None:
+            self.event = event.copy()
         if mission is not None and self.mission.shape[1]:
             self.mission = mission
             self.distance = mission[:, MissionView._fields.index("distance")].copy()
@@ -118,7 +123,9 @@ class Task(Protocol):
     name: str
     """For people and file names."""
     mission: str | None
-    """Name of the mission of the engine's own that this task is; None for tasks of poses alone."""
+    """Name of the mission of the engine's own that this task is; None for the others."""
+    event: str | None
+    """The event that this task waits for; None for the others."""
     loop: str
     """The waypoints in order of visit, A first: ``AB``, ``ABA`` or ``ABCA``."""
     goal_obs: tuple[str, ...]
@@ -142,6 +149,7 @@ class LoopNav:
 
     goal_obs: tuple[str, ...] = ("compass", "vector", "image", "none")
     mission: str | None = None
+    event: str | None = None
 
     def __init__(self, loop: str = "ABA", *, radius: float = GOAL_RADIUS, shorter: bool = False) -> None:
         """Makes the task.
@@ -177,7 +185,7 @@ class LoopNav:
         count = np.array([len(start.waypoints) - 1 for start in starts], np.int64)
         subgoal = np.array([c - 1 if s.mode == "turn" else 0 for s, c in zip(starts, count, strict=True)], np.int64)
         n = len(starts)
-        state = TaskState(goals, count, subgoal, np.zeros(n), np.zeros((n, 0, 0), np.bool_), np.zeros((n, 0)))
+        state = TaskState(goals, count, subgoal, np.zeros(n), np.zeros((n, 0, 0), np.bool_), np.zeros((n, 0)), np.zeros(n, np.bool_))
         state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
         return state
 
@@ -236,6 +244,7 @@ class Explore:
     loop = "AB"
     goal_obs = ("none",)
     mission = None
+    event = None
 
     def begin(self, starts: Sequence[Start]) -> TaskState:
         """State of new episodes, one for each start."""
@@ -262,6 +271,48 @@ class Explore:
         return 0.0
 
 
+class Find:
+    """Look at something of a kind from within reach: a tree (``log``), a coloured block of a landmark (``concrete``). There is no compass.
+
+    What happens in a view an engine tells of its blocks (``worlds.World``), and of imagined frames a learned head (``worldpack_model.events``): an
+    imagined world has no blocks that could be asked. Reward of one step, in reward units::
+
+        1.0 * (1 if it happens, else 0) - 0.01
+
+    The episode ends when it happens. Where nothing of the kind is near, it cannot; compare agents on the same starts. ``info["distance"]`` is the
+    distance to the start, and ``info["spl"]`` is 0: nobody knows the shortest way to something that may be anywhere.
+    """
+
+    loop = "AB"
+    goal_obs = ("none",)
+    mission = None
+
+    def __init__(self, event: str = "log") -> None:
+        """Makes the task.
+
+        Raises:
+            ValueError: if the event has no name.
+        """
+        if not event:
+            raise ValueError("The task find needs the name of an event, such as 'log'; got an empty one.")
+        self.name, self.event = f"find-{event}", event
+
+    def begin(self, starts: Sequence[Start]) -> TaskState:
+        """State of new episodes, one for each start."""
+        n = len(starts)
+        return _aimless(np.stack([start.poses[-1] for start in starts]), visited=np.zeros((n, 0, 0), np.bool_), mission=np.zeros((n, 0)))
+
+    def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
+        """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)`` and ``state.event`` was heard."""
+        found = state.event.copy()
+        after = replace(state, subgoal=found.astype(np.int64), distance=_over_ground(state.goals[:, 0], poses))
+        return after, TaskStep(np.where(found, ARRIVAL_REWARD, 0.0) + STEP_REWARD, found, found.copy())
+
+    def shortest(self, start: Start) -> float:
+        """0: nobody knows."""
+        return 0.0
+
+
 class Navigate:
     """MineRL's own Navigate: find the diamond block that its engine hides 64 blocks from the world's spawn, with a compass that points near it.
 
@@ -272,6 +323,7 @@ class Navigate:
 
     loop = "AB"
     goal_obs = ("compass", "none")
+    event = None
 
     def __init__(self, *, dense: bool = False) -> None:
         self.name = self.mission = "navigate-dense" if dense else "navigate"
@@ -294,7 +346,7 @@ class Navigate:
 def _aimless(poses: NDArray[np.float64], *, visited: NDArray[np.bool_], mission: NDArray[np.float64]) -> TaskState:
     """State of episodes that begin at ``poses (n, 5)``, whose only goal that is known is where they begin."""
     n = len(poses)
-    return TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), visited, mission)
+    return TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), visited, mission, np.zeros(n, np.bool_))
 
 
 def _cell(state: TaskState, poses: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -343,12 +395,13 @@ def default_step_limit(loop: str, *, nav_range: int, mode: str = "spawn") -> int
     return math.ceil(3 * (path / (WALK_BLOCKS_PER_TICK * TICKS_PER_STEP) + 16 * legs))
 
 
-def make_task(name: str, *, loop: str = "ABA", shorter: bool = False) -> Task:
+def make_task(name: str, *, loop: str = "ABA", event: str = "log", shorter: bool = False) -> Task:
     """Makes a task by name.
 
     Args:
-        name: ``loop``, ``goto``, ``explore``, ``navigate`` or ``navigate-dense``.
+        name: ``loop``, ``goto``, ``explore``, ``find``, ``navigate`` or ``navigate-dense``.
         loop: ``ABA`` or ``ABCA``; for ``loop`` only.
+        event: what to find; for ``find`` only.
         shorter: see :class:`LoopNav`; for ``loop`` only.
 
     Raises:
@@ -358,6 +411,7 @@ def make_task(name: str, *, loop: str = "ABA", shorter: bool = False) -> Task:
         "loop": lambda: LoopNav(loop, shorter=shorter),
         "goto": GoTo,
         "explore": Explore,
+        "find": lambda: Find(event),
         "navigate": Navigate,
         "navigate-dense": lambda: Navigate(dense=True),
     }

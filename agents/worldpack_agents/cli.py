@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "demo": "train an agent in imagination, check it in the engine, write a report (a few minutes)",
     "record": "record episodes in an engine, in LoopNav's layout; --import DIR takes recordings of VPT's form (mp4 + jsonl) instead",
     "train-model": "train a world model from recorded episodes, or continue",
+    "train-events": "train heads that tell events in frames, such as a tree within reach, from recorded episodes, or continue",
     "eval-model": "imagine held-out loops and compare them with the truth; --ablate DIR compares contexts, --suite loopnav runs LoopNav",
     "train-agent": "train an agent with PPO or DQN, in imagination or in the engine, or continue",
     "refresh": "train an agent in imagination, let it play in the engine, teach the world model what it met, and go on",
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _help() -> None:
     lines = ["usage: worldpack COMMAND [OPTIONS]     (worldpack COMMAND --help lists the options)", ""]
-    lines += [f"  {name:<13}{text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<14}{text}" for name, text in COMMANDS.items()]
     lines += ["", "  --debug      show the traceback of an error", "  --version    show the version"]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -178,6 +179,15 @@ def _train_model(words: Sequence[str]) -> None:
             lambda stage, done, total, numbers: bars.tell(stage, done, total, " ".join(f"{k} {v:.3g}" for k, v in numbers.items())),
         )
     _say(f"Model: {path}   (tensorboard --logdir {config.out / 'tensorboard'})")
+
+
+def _train_events(words: Sequence[str]) -> None:
+    from worldpack_model.events import TrainEventsConfig, train_events
+
+    config = _parse(TrainEventsConfig, words, "train-events")
+    with _Bars() as bars:
+        path = train_events(config, lambda stage, done, total, numbers: bars.tell(stage, done, total, f"loss {numbers['loss']:.3g}"))
+    _say(f"Event heads: {path}")
 
 
 def _ablate(words: Sequence[str]) -> None:
@@ -483,6 +493,7 @@ _RUN: Final[dict[str, Callable[[Sequence[str]], None]]] = {
     "demo": _demo,
     "record": _record,
     "train-model": _train_model,
+    "train-events": _train_events,
     "eval-model": _eval_model,
     "train-agent": _train_agent,
     "refresh": _refresh,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Where = Literal["imagined", "real"]
 Autoreset = Literal["same-step", "next-step", "disabled"]
 
-TASKS: Final = {"GoTo": "goto", "GoToImage": "goto", "LoopNav": "loop", "Explore": "explore"}
+TASKS: Final = {"GoTo": "goto", "GoToImage": "goto", "LoopNav": "loop", "Explore": "explore", "Find": "find"}
 """Name of an environment's id -> the task that it sets."""
 
 
@@ -19,14 +19,19 @@ TASKS: Final = {"GoTo": "goto", "GoToImage": "goto", "LoopNav": "loop", "Explore
 class EnvConfig:
     """A navigation task."""
 
-    task: Literal["GoTo", "GoToImage", "LoopNav", "Explore"] = "GoTo"
-    """GoTo: reach one goal. GoToImage: the same, told by a picture. LoopNav: visit goals in order and come back. Explore: see new ground."""
+    task: Literal["GoTo", "GoToImage", "LoopNav", "Explore", "Find"] = "GoTo"
+    """GoTo: reach one goal. GoToImage: the same, told by a picture. LoopNav: visit goals in order and come back. Explore: see new ground. Find: look
+    at something of a kind from within reach."""
     world: str = "voxel"
     """Engine that starts, goals and the truth come from."""
     model: str = "voxel-64"
     """World model for imagination: a shipped name or the folder of a trained one."""
     loop: Literal["ABA", "ABCA"] = "ABA"
     """Loop of LoopNav."""
+    event: str = "log"
+    """What to Find: log is a tree, concrete a landmark's coloured block."""
+    heads: str = "voxel"
+    """Who tells that in imagined frames: shipped event heads, or the folder that `worldpack train-events` wrote."""
     nav_range: int = 15
     """Greatest distance to a goal, in blocks (at least 3)."""
     start: Literal["spawn", "turn"] = "spawn"
@@ -34,7 +39,8 @@ class EnvConfig:
     distractors: int = 0
     """turn: steps of a detour between the way out and the way home, remembered and of no use."""
     goal_obs: Literal["auto", "compass", "vector", "image", "none"] = "auto"
-    """How the goal is shown to the agent; auto is the task's own: image for GoToImage, none for Explore, compass for the others."""
+    """How the goal is shown to the agent; auto is the task's own: image for GoToImage, none for Explore and Find, compass for the
+    others."""
     action_set: Literal["nav-4", "nav-8", "box"] = "nav-4"
     """Actions of the agent."""
     max_episode_steps: int | None = None
@@ -64,7 +70,7 @@ class EnvConfig:
         if self.task not in TASKS:
             raise ValueError(f"There is no task {self.task!r}; known: {', '.join(TASKS)}.")
         if self.goal_obs == "auto":
-            object.__setattr__(self, "goal_obs", {"GoToImage": "image", "Explore": "none"}.get(self.task, "compass"))
+            object.__setattr__(self, "goal_obs", {"GoToImage": "image", "Explore": "none", "Find": "none"}.get(self.task, "compass"))
         if self.nav_range < 3:
             raise ValueError(f"nav_range must be at least 3 blocks, not {self.nav_range}.")
         if self.distractors < 0 or (self.distractors and self.start != "turn"):
@@ -115,12 +121,15 @@ def make_envs(
     kwargs = {k: v for k, v in asdict(config).items() if k != "task"}
     if config.task != "LoopNav":
         kwargs.pop("loop")
+    if config.task != "Find":
+        kwargs.pop("event")
+        kwargs.pop("heads")
     steps = kwargs.pop("max_episode_steps")
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     if where == "real":
-        for name in ("model", "evaluations", "motion", "compile", "device", "precision"):
-            kwargs.pop(name)
+        for name in ("model", "evaluations", "motion", "compile", "device", "precision", "heads"):
+            kwargs.pop(name, None)
     else:
         kwargs["real_slots"] = real_envs
         if model is not None:

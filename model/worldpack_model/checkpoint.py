@@ -44,7 +44,12 @@ class CheckpointError(ValueError):
 
 def shipped_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(p.name for p in SHIPPED.iterdir() if (p / "manifest.json").is_file()) if SHIPPED.is_dir() else []
+    return complete_folders(SHIPPED)
+
+
+def complete_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root`` that have a manifest."""
+    return sorted(p.name for p in root.iterdir() if (p / "manifest.json").is_file()) if root.is_dir() else []
 
 
 def sha256(path: Path) -> str:
@@ -239,16 +244,25 @@ def find_model(name: str) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
-    if (SHIPPED / name / "manifest.json").is_file() and Path(name).name == name:
-        return SHIPPED / name
+    return named_folder(name, SHIPPED, "model")
+
+
+def named_folder(name: str, shipped: Path, what: str) -> Path:
+    """The folder ``name`` inside ``shipped``, if it is complete there; else the folder of that path.
+
+    Raises:
+        CheckpointError: if there is none; ``what`` it should be is said.
+    """
+    if (shipped / name / "manifest.json").is_file() and Path(name).name == name:
+        return shipped / name
     if Path(name).is_dir():
         return Path(name)
     import difflib
 
-    known = shipped_models()
+    known = complete_folders(shipped)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise CheckpointError(f"There is no model {name!r}: it is neither a folder nor shipped ({', '.join(known) or 'none shipped'}).{hint}")
+    raise CheckpointError(f"There is no {what} {name!r}: neither a folder nor shipped ({', '.join(known) or 'none shipped'}).{hint}")
 
 
 def read_config(path: Path) -> ModelConfig:

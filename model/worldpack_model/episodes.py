@@ -5,8 +5,9 @@ and our recordings are one thing. Three differences, all additions:
 
 * our numbers keep full float precision (LoopNav rounds to 3 decimals), so poses and actions come back as they were written;
 * every record's ``extra_info`` also names the ``phase`` it belongs to and says whether a wall ``blocked`` the walk and, where the engine tells,
-  which ``blocks`` around the body are solid (``geometry.BOX``, packed bits in hexadecimal); the first record's carries what holds for the whole
-  episode: ``world``, ``ticks_per_step``, ``waypoints``, ``turn_index`` and ``video_sha256``;
+  which ``blocks`` around the body are solid (``geometry.BOX``, packed bits in hexadecimal) and what else happens in the frame (``events``, a list of
+  names); the first record's carries what holds for the whole episode: ``world``, ``ticks_per_step``, ``waypoints``, ``turn_index`` and
+  ``video_sha256``;
 * small frames are stored lossless (FFV1); MJPG, as LoopNav uses, is read as well.
 
 A record's action led to *that* record's frame. It is converted here, at the border, to the project's alignment: action ``t`` turns frame
@@ -30,7 +31,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
@@ -111,6 +112,11 @@ def split_of(seed: int) -> str:
     raise ValueError(f"World seed {seed} is in no split; seeds go from 0 to {max(s.stop for s in SPLITS.values()) - 1}.")
 
 
+def happens(event: str, names: Iterable[str]) -> bool:
+    """Whether ``event`` is among ``names``, by its whole name or its last words: ``log`` is among ``("oak_log",)``."""
+    return any(name == event or name.endswith(f"_{event}") for name in names)
+
+
 @dataclass(frozen=True, eq=False)
 class Episode:
     """One recorded episode of ``T`` frames, in the project's conventions (``worldpack_model.geometry``)."""
@@ -143,6 +149,8 @@ class Episode:
     """``(T - 1,) bool``: a wall stopped (part of) the walk of action ``t``; None where that was not recorded, as in LoopNav's own data."""
     blocks: NDArray[np.bool_] | None = None
     """``(T, *BOX) bool``: the solid blocks around the body in each frame (``geometry.box_corner``); None where the engine does not tell."""
+    events: tuple[tuple[str, ...], ...] | None = None
+    """``T`` lists of names: what happens in each frame, by the engine's word; None where that was not recorded."""
 
     def __post_init__(self) -> None:
         """Checks shapes and types.
@@ -161,6 +169,8 @@ class Episode:
             raise ValueError(f"blocked must be ({n - 1},) bool, not {self.blocked.shape} {self.blocked.dtype}.")
         if self.blocks is not None and (self.blocks.shape != (n, *BOX) or self.blocks.dtype != np.bool_):
             raise ValueError(f"blocks must be {(n, *BOX)} bool, not {self.blocks.shape} {self.blocks.dtype}.")
+        if self.events is not None and len(self.events) != n:
+            raise ValueError(f"events must hold a list of names for each of the {n} frames, not {len(self.events)}.")
         if self.waypoints.ndim != 2 or self.waypoints.shape[1] != 3 or self.waypoints.dtype != np.float64:
             raise ValueError(f"waypoints must be (g, 3) float64, not {self.waypoints.shape} {self.waypoints.dtype}.")
         if len(self.phases) != n:
@@ -265,6 +275,8 @@ def _to_records(episode: Episode, video_sha256: str) -> list[dict[str, Any]]:
             extra["blocked"] = bool(episode.blocked[t - 1])
         if episode.blocks is not None:
             extra["blocks"] = np.packbits(episode.blocks[t]).tobytes().hex()
+        if episode.events is not None:
+            extra["events"] = list(episode.events[t])
         if t == 0:
             extra["world"] = episode.world
             extra["ticks_per_step"] = episode.ticks_per_step
@@ -397,6 +409,7 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
         if "world" in extra:
             walls = [record["extra_info"].get("blocked") for record in records[1:]]
             boxes = [record["extra_info"].get("blocks") for record in records]
+            events = [record["extra_info"].get("events") for record in records]
             return Episode(
                 frames=frames,
                 poses=poses,
@@ -408,6 +421,7 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
                 ticks_per_step=int(extra["ticks_per_step"]),
                 blocked=None if None in walls else np.array(walls, np.bool_),
                 blocks=None if None in boxes else np.stack([_unpack(text) for text in boxes]),
+                events=None if None in events else tuple(_names(names) for names in events),
                 **common,
             )
         waypoints, phases, turn_index = _legs_of_loopnav([record.get("goal") for record in records], poses)
@@ -433,6 +447,13 @@ def _unpack(text: str) -> NDArray[np.bool_]:
     if len(bits) != -(-size // 8) * 8:
         raise ValueError(f"blocks are {len(text)} digits, expected {-(-size // 8) * 2}")
     return bits[:size].astype(np.bool_).reshape(BOX)
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    """The names of events of a record."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"events are {names!r}, expected a list of names")
+    return tuple(names)
 
 
 def _legs_of_loopnav(goals: list[Any], poses: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...], int | None]:
@@ -511,6 +532,7 @@ def at_env_steps(episode: Episode, ticks: int) -> Episode:
         ticks_per_step=episode.ticks_per_step * ticks,
         blocked=None if episode.blocked is None else np.array([episode.blocked[a:b].any() for a, b in itertools.pairwise(kept)]),
         blocks=None if episode.blocks is None else episode.blocks[kept],
+        events=None if episode.events is None else tuple(episode.events[t] for t in kept),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
+import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldpack_model.checkpoint import load_optimizer, load_state, optimizer_tensors, read_manifest, read_tensors, write_folder
+from worldpack_model.checkpoint import (
+    CheckpointError,
+    load_optimizer,
+    load_state,
+    optimizer_tensors,
+    read_manifest,
+    read_tensors,
+    write_folder,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,6 +42,37 @@ def step_generator(seed: int, stage: int, step: int) -> torch.Generator:
     """The generator of one training step: the same numbers whether the run was interrupted or not."""
     state = np.random.SeedSequence([seed, stage, step]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+
+
+def claim_folder(out: Path, config: Any, data: str, *, may_change: Collection[str]) -> None:
+    """Writes a run's settings into its folder, or compares them with those that are there.
+
+    Args:
+        out: the run's folder.
+        config: a dataclass of the run's settings.
+        data: fingerprint of the episodes that it is trained on.
+        may_change: settings that do not decide the result and may differ when a run is continued.
+
+    Raises:
+        CheckpointError: if the folder holds a run on other episodes or with other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    fixed = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items() if k not in may_change}
+    fixed = json.loads(json.dumps(fixed))  # as it is read back: tuples are lists there
+    path = out / "config.json"
+    if path.is_file():
+        try:
+            old = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path} is not JSON ({error}); choose another --out.") from error
+        if old.get("data_id") != data:
+            raise CheckpointError(f"{out} was trained on other episodes than {config.data} holds now; choose another --out.")
+        changed = [k for k in fixed if old.get("config", {}).get(k) != fixed[k]]
+        if changed:
+            raise CheckpointError(f"{out} holds a run with other settings ({', '.join(changed)}); use those or choose another --out.")
+        return
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+    write_json(path, {"config": fixed, "data_id": data, "versions": versions})
 
 
 class Kept(Protocol):

@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +38,13 @@ from worldpack_model.checkpoint import (
     resolve_device,
     save_model,
     write_folder,
-    write_json,
 )
 from worldpack_model.config import PRESETS, ModelConfig, lookup
 from worldpack_model.dataset import LatentDataset, data_id, iterate_frames, records_id
 from worldpack_model.episodes import EpisodeIndex
 from worldpack_model.motion import UNKNOWN, Body, MotionModel, forgetful, shaken, strayed
 from worldpack_model.replay import PredictionReplay
-from worldpack_model.stage import Kept, Progress, RunFolder, Stage, step_generator
+from worldpack_model.stage import Kept, Progress, RunFolder, Stage, claim_folder, step_generator
 from worldpack_model.world_model import WorldPack, cell_weights
 
 if TYPE_CHECKING:
@@ -201,9 +199,8 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
     if config.threads:
         torch.set_num_threads(config.threads)
     indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
-    config.out.mkdir(parents=True, exist_ok=True)
     fingerprint = "+".join(data_id(index) for index in indexes)
-    _claim_folder(config, fingerprint)
+    claim_folder(config.out, config, fingerprint, may_change=_MAY_CHANGE)
     torch.manual_seed(config.seed)  # initial weights; training itself draws from step generators only
     model_config = lookup(PRESETS, config.preset, "preset").with_variant(config.variant)
     for index in indexes:
@@ -228,26 +225,6 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         dataset = run.encode(indexes)
         run.fit_motion(dataset, run.fit_dynamics(dataset))
     return config.out / "model"
-
-
-def _claim_folder(config: TrainModelConfig, fingerprint: str) -> None:
-    """Writes or compares the run's configuration."""
-    fixed = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items() if k not in _MAY_CHANGE}
-    record = {"config": fixed, "data_id": fingerprint}
-    path = config.out / "config.json"
-    if path.is_file():
-        try:
-            old = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}); choose another --out.") from error
-        if old.get("data_id") != fingerprint:
-            raise CheckpointError(f"{config.out} was trained on other episodes than {config.data} holds now; choose another --out.")
-        changed = [k for k in fixed if old.get("config", {}).get(k) != fixed[k]]
-        if changed:
-            raise CheckpointError(f"{config.out} holds a run with other settings ({', '.join(changed)}); use those or choose another --out.")
-        return
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-    write_json(path, {**record, "versions": versions})
 
 
 class _Run:

@@ -14,7 +14,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import worldpack_env
 from tests.contract.vector_checker import check_vector_env
-from tests.worldpack_env.fakes import FakeModel, make_bank
+from tests.worldpack_env.fakes import FakeHeads, FakeModel, make_bank
 from worldpack_env.worlds import WORLDS
 
 ACTION_SETS = ("nav-4", "nav-8", "box", "minerl")
@@ -36,7 +36,8 @@ def every_warning_is_an_error() -> Any:
 
 def options(name: str, **more: Any) -> dict[str, Any]:
     """Keyword arguments that make ``name`` over the fakes."""
-    return {"model": FakeModel(), "starts": make_bank("ABA" if "LoopNav" in name else "AB"), **more}
+    heads = {"heads": FakeHeads()} if "Find" in name else {}
+    return {"model": FakeModel(), "starts": make_bank("ABA" if "LoopNav" in name else "AB"), **heads, **more}
 
 
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])

@@ -109,7 +109,7 @@ def test_a_ratio_is_paired_and_none_where_nobody_succeeds() -> None:
 
 
 def test_every_shipped_study_is_understood() -> None:
-    assert shipped_studies() == ["budget", "budget-loop", "curriculum", "horizon", "memory", "memory-abca"]
+    assert shipped_studies() == ["budget", "budget-loop", "curriculum", "find", "horizon", "memory", "memory-abca"]
     for name in shipped_studies():
         study, small = read_study(name), read_study(name, smoke=True)
         assert len(study.seeds) >= 3
@@ -136,7 +136,7 @@ def test_a_wrong_file_is_refused_before_anything_is_trained(file: Path, old: str
 
 
 def test_there_is_no_such_study() -> None:
-    with pytest.raises(ValueError, match="shipped ones: budget, budget-loop, curriculum, horizon, memory, memory-abca"):
+    with pytest.raises(ValueError, match="shipped ones: budget, budget-loop, curriculum, find, horizon, memory, memory-abca"):
         read_study("memories")
 
 
@@ -169,7 +169,7 @@ def test_ray_is_asked_for_by_name(file: Path, tmp_path: Path, monkeypatch: pytes
         run_study(StudyConfig(str(file), out=tmp_path / "out", ray=True, smoke=True))
 
 
-@pytest.mark.parametrize("name", ["budget", "budget-loop", "curriculum", "horizon", "memory", "memory-abca"])
+@pytest.mark.parametrize("name", ["budget", "budget-loop", "curriculum", "find", "horizon", "memory", "memory-abca"])
 def test_the_small_version_of_every_shipped_study_runs(name: str, tmp_path: Path) -> None:
     report = run_study(StudyConfig(name, out=tmp_path, smoke=True))
     study = read_study(name, smoke=True)

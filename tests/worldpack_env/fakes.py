@@ -159,6 +159,21 @@ class FakeModel:
         return SimpleNamespace(frames=shown, poses=poses, blocked=blocked, finite=finite, retrieved=retrieved)
 
 
+class FakeHeads:
+    """Heads that find a ``log`` in every fourth frame, by its painted number."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(frame_size=SIZE, events=("log",))
+
+    def number_of(self, event: str) -> int:
+        """The only one."""
+        return self.config.events.index(event)
+
+    def chances(self, frames: Any) -> NDArray[np.float32]:
+        """Sure ones."""
+        return np.array([[float(int(frame[STEP][0]) % 4 == 3)] for frame in frames], np.float32)
+
+
 class CountingWorld:
     """An engine on an endless plain that paints its step number; can copy its state."""
 
@@ -180,6 +195,10 @@ class CountingWorld:
         self.steps += 1
         self.pose = move(self.pose, act)
         return WorldView(paint(step=self.steps, seed=self.seed, turn=128 + float(act[DYAW])), self.pose.copy(), False)
+
+    def events(self) -> tuple[str, ...]:
+        """An oak in every fourth step."""
+        return ("oak_log",) if self.steps % 4 == 3 else ("stone",)
 
     def solid(self, corner: ArrayLike, size: tuple[int, int, int]) -> None:
         """It does not tell."""
@@ -222,6 +241,13 @@ class MissionWorld(CountingWorld):
     def _told(self, view: WorldView) -> WorldView:
         n = self.steps
         return view if self.mission is None else view._replace(mission=MissionView(float(n > 0), n >= 3, n >= 3, 10.0 * n, 64.0 - n))
+
+
+class MuteWorld(CountingWorld):
+    """The same, without a word of what happens."""
+
+    name = "mute"
+    events = None  # type: ignore[assignment]
 
 
 class CountingSimulator:

@@ -12,9 +12,10 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import worldpack_env
-from tests.worldpack_env.fakes import SIZE, CountingWorld, FakeModel, make_bank
+from tests.worldpack_env.fakes import SIZE, CountingWorld, FakeHeads, FakeModel, make_bank, make_start
 from worldpack_env.env import NavEnv, make_nav_env
 from worldpack_env.reality import Reality
+from worldpack_env.starts import StartBank
 from worldpack_env.tasks import NAVIGATE_STEPS
 from worldpack_env.vector_env import NavVectorEnv, make_nav_vector_env
 from worldpack_env.worlds import WORLDS
@@ -25,6 +26,7 @@ def counting_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the counting engine known by name."""
     monkeypatch.setitem(WORLDS, "counting", "tests.worldpack_env.fakes:CountingWorld")
     monkeypatch.setitem(WORLDS, "quest", "tests.worldpack_env.fakes:MissionWorld")
+    monkeypatch.setitem(WORLDS, "mute", "tests.worldpack_env.fakes:MuteWorld")
 
 
 def test_importing_the_package_registers_the_ids_and_loads_nothing_heavy() -> None:
@@ -49,11 +51,12 @@ def test_every_public_name_can_be_loaded() -> None:
 @pytest.mark.parametrize("name", worldpack_env.IDS)
 def test_make_and_make_vec_give_our_own_environments(name: str) -> None:
     loop = "ABA" if "LoopNav" in name else "AB"
-    env = gym.make(name, model=FakeModel(), starts=make_bank(loop))
+    heads: dict[str, Any] = {"heads": FakeHeads()} if "Find" in name else {}
+    env = gym.make(name, model=FakeModel(), starts=make_bank(loop), **heads)
     assert isinstance(env.unwrapped, NavEnv)
     assert isinstance(env.unwrapped.rollout.simulator, Reality) is ("Real" in name)
     assert env.unwrapped.rollout.task.loop == loop
-    vector = gym.make_vec(name, num_envs=3, model=FakeModel(), starts=make_bank(loop))
+    vector = gym.make_vec(name, num_envs=3, model=FakeModel(), starts=make_bank(loop), **heads)
     assert type(vector) is NavVectorEnv
     assert vector.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert vector.single_observation_space == env.observation_space
@@ -100,6 +103,25 @@ def test_every_id_has_its_own_goal_observation(kind: str, key: str | None) -> No
     assert env.render().std() > 0
 
 
+@pytest.mark.parametrize("name", ["WorldPack/Find-v0", "WorldPack/FindReal-v0"])
+def test_find_ends_where_the_engine_or_a_head_says_so(name: str) -> None:
+    options: dict[str, Any] = {} if "Real" in name else {"model": FakeModel(), "heads": FakeHeads()}
+    env = gym.make(name, starts=StartBank.from_starts([make_start(context=1)], loop="AB"), **options)
+    observation, info = env.reset(seed=0)
+    assert set(observation) == {"image"} and not info["is_success"]
+    outcomes = [env.step(3)[1:4] for _ in range(3)]
+    assert outcomes == [(pytest.approx(-0.01), False, False)] * 2 + [(pytest.approx(0.99), True, False)]
+    env.close()
+
+
+def test_find_with_engines_among_the_slots() -> None:
+    bank = StartBank.from_starts([make_start(context=1)], loop="AB")
+    envs = make_nav_vector_env(3, task="find", model=FakeModel(), heads=FakeHeads(), starts=bank, real_slots=1)  # type: ignore[arg-type]
+    envs.reset(seed=0)
+    ended = [envs.step(np.full(3, 3))[2].tolist() for _ in range(3)]
+    assert ended == [[False] * 3, [False] * 3, [True] * 3]
+
+
 def test_the_engine_of_the_starts_is_used_and_its_frame_size() -> None:
     env = make_nav_env(real=True, starts=make_bank("ABA"))
     simulator = env.rollout.simulator
@@ -128,6 +150,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"num_starts": 0, "real": True}, "at least one start"),
     ({"start": "turn", "task": "goto", "real": True}, "no way home"),
     ({"task": "explore", "goal_obs": "compass", "real": True}, "task explore has no goal observation 'compass', expected 'none'"),
+    ({"task": "find", "event": "", "real": True}, "needs the name of an event"),
+    ({"task": "find", "world": "mute", "real": True}, "world 'mute' does not tell what happens.*'log'"),
     ({"render_mode": "human"}, "expected None or one of rgb_array"),
     ({"loop": "ABCA"}, "starts are for ABA, the task is ABCA"),
 ]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.worldpack_env.fakes import make_start
 from worldpack_env.goals import GoalView
-from worldpack_env.tasks import CELL, CELLS, Explore, GoTo, LoopNav, Navigate, default_step_limit, make_task, spl
+from worldpack_env.tasks import CELL, CELLS, Explore, Find, GoTo, LoopNav, Navigate, default_step_limit, make_task, spl
 from worldpack_model.geometry import from_local, wrap_degrees
 
 
@@ -60,6 +60,24 @@ def test_explore_pays_nothing_beyond_its_squares() -> None:
         state, step = task.step(state, at(point))
         assert step.reward == pytest.approx([0.1 * new - 0.01])
     assert state.subgoal.tolist() == [2]
+
+
+def test_find_ends_with_the_event_it_waits_for() -> None:
+    task = make_task("find", event="cactus")
+    assert isinstance(task, Find) and (task.name, task.event, task.goal_obs) == ("find-cactus", "cactus", ("none",))
+    assert make_task("find").event == "log" and make_task("explore").event is None
+    start = make_start()
+    state = task.begin([start, start])
+    assert state.event.tolist() == [False, False]
+    state.hear(None, np.array([True, False]))
+    state, step = task.step(state, at((3, 4), (0, 0)))
+    assert step.reward == pytest.approx([0.99, -0.01])
+    assert step.terminated.tolist() == step.success.tolist() == [True, False] and state.subgoal.tolist() == [1, 0]
+    assert state.distance.tolist() == [5.0, 0.0] and task.shortest(start) == 0.0
+    state.hear(None, np.array([False, True]))
+    assert task.step(state, at((3, 4), (0, 0)))[1].success.tolist() == [False, True]
+    with pytest.raises(ValueError, match="name of an event"):
+        Find("")
 
 
 def test_navigate_hands_on_what_the_engine_says() -> None:

@@ -23,6 +23,7 @@ from worldpack_model.episodes import (
     EpisodeMissingError,
     UnsafePathError,
     entry_of,
+    happens,
     read_episode,
     site_of,
     split_of,
@@ -55,6 +56,7 @@ def make_episode(seed: int = 3, frames: int = 12, task: str = "ABA", nav_range: 
         turn_index=turn,
         blocked=rng.random(frames - 1) < 0.3,
         blocks=rng.random((frames, *BOX)) < 0.5,
+        events=tuple(("oak_log", "swims")[: t % 3] for t in range(frames)),
     )
 
 
@@ -72,7 +74,7 @@ def assert_same(a: Episode, b: Episode) -> None:
     assert (a.blocks is None) == (b.blocks is None)
     if a.blocks is not None and b.blocks is not None:
         np.testing.assert_array_equal(a.blocks, b.blocks)
-    for name in ("task", "site", "nav_range", "seed", "world", "phases", "turn_index", "ticks_per_step"):
+    for name in ("task", "site", "nav_range", "seed", "world", "phases", "turn_index", "ticks_per_step", "events"):
         assert getattr(a, name) == getattr(b, name), name
 
 
@@ -112,6 +114,7 @@ def test_an_episode_of_one_frame_and_without_turn(tmp_path: Path) -> None:
         turn_index=None,
         blocked=None,
         blocks=None,
+        events=None,
     )
     back = read_episode(write_episode(tmp_path, one))
     assert len(back) == 1 and back.actions.shape == (0, 9) and back.turn_index is None
@@ -187,6 +190,7 @@ def test_loopnavs_own_files_are_read(tmp_path: Path) -> None:
         ({"turn_index": 12}, "turn_index"),
         ({"blocked": np.zeros(12, bool)}, "blocked"),
         ({"blocks": np.zeros((12, 5, 5, 5), bool)}, "blocks"),
+        ({"events": ((),) * 11}, "events"),
         ({"site": "../away"}, "folder"),
         ({"task": ""}, "folder"),
     ],
@@ -423,3 +427,17 @@ def test_blocks_of_the_wrong_length_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(records))
     with pytest.raises(EpisodeFormatError, match="blocks are 4 digits, expected 38"):
         read_episode(path)
+
+
+def test_events_that_are_no_names_are_named(tmp_path: Path) -> None:
+    path = write_episode(tmp_path, make_episode())
+    records = json.loads(path.read_text())
+    records[4]["extra_info"]["events"] = "oak_log"
+    path.write_text(json.dumps(records))
+    with pytest.raises(EpisodeFormatError, match="events are 'oak_log', expected a list of names"):
+        read_episode(path)
+
+
+def test_an_event_happens_by_its_whole_name_or_its_last_words() -> None:
+    assert happens("log", ("stone", "oak_log")) and happens("oak_log", ("oak_log",)) and happens("log", ("log",))
+    assert not happens("log", ("backlog", "log_fire", "oak_leaves")) and not happens("log", ())

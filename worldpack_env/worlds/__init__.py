@@ -6,12 +6,15 @@ A :class:`World` is a single, lockstep engine: it is reset to an exact (seed, po
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldpack_model.geometry import TICKS_PER_STEP
+
+REACH: Final = 4.5
+"""Blocks from the eye within which a player reaches a block (Minecraft, survival)."""
 
 
 class BackendUnavailable(RuntimeError):
@@ -66,7 +69,8 @@ class World(Protocol):
     """A real engine.
 
     One whose work is done in a process of its own may have an attribute ``concurrent = True``: a batch of them is then started and stepped at the
-    same time, each in a thread.
+    same time, each in a thread. One that can tell what happens in the player's view, beyond poses and blocks, has a method ``events()``, which names
+    it (``tuple[str, ...]``) after each reset and step.
     """
 
     name: str

@@ -69,6 +69,12 @@ PAINT: Final = 21
 PAINT_NAMES: Final = ("red", "orange", "yellow", "lime", "cyan", "blue", "purple", "magenta", "white", "black")
 PAINTS: Final = 10
 BLOCK_KINDS: Final = PAINT + PAINTS
+BLOCK_NAMES: Final = (
+    "air", "stone", "dirt", "grass_block", "sand", "snow_block", "dry_grass_block", "terracotta", "water", "oak_log", "spruce_log", "acacia_log",
+    "oak_leaves", "spruce_leaves", "acacia_leaves", "cactus", "oak_planks", "bricks", "cobblestone", "gravel", "pink_leaves",
+    *(f"{name}_concrete" for name in PAINT_NAMES),
+)  # fmt: skip
+"""Name of every kind of block: Minecraft's where it has such a block."""
 
 PLAINS: Final = 0
 DESERT: Final = 1

@@ -275,6 +275,24 @@ def test_a_random_walk_agrees_step_by_step(world: MinecraftWorld) -> None:
     twin.close()
 
 
+def test_what_is_looked_at_agrees_with_the_embedded_world(world: MinecraftWorld) -> None:
+    rng, twin, seen = np.random.default_rng(1), make_world("voxel", frame_size=(8, 8)), set()
+    assert isinstance(twin, voxel.VoxelWorld)
+    names = dict(zip(terrain.BLOCK_NAMES, PALETTE, strict=True))
+    for seed in range(3):
+        land = terrain.load_terrain(seed)
+        world.reset_to(np.array(land.blocks), PALETTE, land.surface, twin.reset(seed).pose)
+        for _ in range(80):
+            twin.step([1, 0, 0, 0, 1, 0, 0, rng.uniform(-30, 30), rng.uniform(-40, 40)])
+            world._state[:] = twin._state
+            world._state[[0, 2]] += ORIGIN
+            world._yaw, world._pitch = twin._yaw, twin._pitch
+            assert world.events() == tuple(names[name] for name in twin.events())
+            seen.update(world.events())
+    assert len(seen) >= 5, seen
+    twin.close()
+
+
 @pytest.mark.parametrize("yaw", [0.0, 90.0, 180.0, -90.0, 30.0])
 def test_the_border_is_solid(world: MinecraftWorld, yaw: float) -> None:
     x, z = (MIDDLE if abs(math.sin(math.radians(yaw))) < 0.1 else -math.sin(math.radians(yaw)) * 110), math.cos(math.radians(yaw)) * 110

@@ -452,3 +452,31 @@ def test_a_block_can_take_the_place_of_another_until_the_next_reset(world: Voxel
         world.exchange(cell + np.array([0, 3, 0]), terrain.PAINT)
     with pytest.raises(ValueError, match="kind of block"):
         world.exchange(cell, terrain.AIR)
+
+
+def test_the_event_is_the_block_in_the_middle_of_the_picture_within_reach(world: VoxelWorld) -> None:
+    eyes = make_world("voxel", frame_size=(9, 9))  # an odd number of pixels: one is in the middle
+    assert isinstance(eyes, VoxelWorld)
+    rng, seen = np.random.default_rng(0), set()
+    for seed in range(6):
+        eyes.reset(seed)
+        for _ in range(60):
+            eyes.step([1, 0, 0, 0, rng.random() < 0.5, 0, 0, rng.uniform(-30, 30), rng.uniform(-40, 40)])
+            pose = eyes._view(False).pose
+            depth, hit = eyes.first_hits(pose)
+            names = eyes.events()
+            place = np.unravel_index(max(int(hit[4, 4]) // 6, 0), (terrain.SIZE_X, terrain.SIZE_Y, terrain.SIZE_Z))
+            block = terrain.BLOCK_NAMES[eyes._ready().blocks[place]] if hit[4, 4] >= 0 else "air"
+            if block == "water":  # the picture ends there, a look does not
+                continue
+            expected = () if depth[4, 4] > worlds.REACH or block == "air" else (block,)
+            if abs(depth[4, 4] - worlds.REACH) > 1e-6:
+                assert names == expected, (seed, pose, depth[4, 4])
+            seen.update(names)
+    assert len(seen) >= 5, seen
+
+
+def test_every_block_has_a_name_of_its_own() -> None:
+    assert len(terrain.BLOCK_NAMES) == len(set(terrain.BLOCK_NAMES)) == terrain.BLOCK_KINDS
+    assert terrain.BLOCK_NAMES[terrain.ACACIA_LOG] == "acacia_log" and terrain.BLOCK_NAMES[terrain.PINK_LEAVES] == "pink_leaves"
+    assert terrain.BLOCK_NAMES[terrain.PAINT + 9] == "black_concrete"

@@ -65,6 +65,10 @@ class Grid {
     this.forMesher = { getBlock: position => grid.mesherBlock(position) }
   }
 
+  nameOf (i, y, k) {
+    return this.kinds[this.blocks[(i * SIZE_Y + y) * SIZE_Z + k]].name
+  }
+
   // What a body meets: the margin and everything below the world are solid, above it is air. Physics keeps blocks, so each is a new object.
   physicsBlock (position) {
     const x = Math.floor(position.x)

@@ -3,6 +3,7 @@
 //   world {seed: [high, low]}                            build a seeded world; `grid` takes given blocks instead
 //   grid  {names, biome}        + blocks (X, Y, Z) uint8
 //   mesh  {columns: [[i, k]]}                            meshes, see mesh.js
+//   name  {cell: [i, y, k]}                              what a block of the grid is called
 //   step  {ticks}               + 16 float64: state (8), yaw, keys (7); see player.js
 'use strict'
 
@@ -42,6 +43,9 @@ const operations = {
   mesh ({ columns }) {
     const meshes = columns.map(([i, k]) => columnMesh(grid.forMesher, ORIGIN_X + 16 * i, ORIGIN_Z + 16 * k, LAYERS))
     return [{ counts: meshes.map(mesh => mesh.counts) }, Buffer.concat(meshes.map(mesh => mesh.bytes))]
+  },
+  name ({ cell: [i, y, k] }) {
+    return [{ name: grid.nameOf(i, y, k) }]
   },
   step ({ ticks }, payload) {
     const values = Array.from({ length: 16 }, (_, n) => payload.readDoubleLE(8 * n))
