@@ -135,6 +135,20 @@ def test_a_wrong_file_is_refused_before_anything_is_trained(file: Path, old: str
         read_study(str(file))
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ('"env.task" = "Find"', "none"),
+        ('"env.task" = "GoToImage"', "image"),
+        ('"env.goal_obs" = "vector"\n"env.task" = "LoopNav"', "vector"),
+        ('"env.goal_obs" = "vector"', "vector"),
+    ],
+)
+def test_a_task_shows_its_goal_in_its_own_way_unless_told(file: Path, settings: str, shown: str) -> None:
+    file.write_text(TINY.replace("[base]\n", f"[base]\n{settings}\n"))
+    assert train_config(read_study(str(file)), "slow", 0, Path("x")).env.goal_obs == shown
+
+
 def test_there_is_no_such_study() -> None:
     with pytest.raises(ValueError, match="shipped ones: budget, budget-loop, curriculum, find, horizon, memory, memory-abca"):
         read_study("memories")
