@@ -430,6 +430,31 @@ def ablation_table(data: dict[str, Any]) -> list[str]:
     return [*lines, "", "![PSNR by imagined step, with 95 % intervals](docs/images/ablation.png)"]
 
 
+def schedules_table(data: dict[str, Any]) -> list[str]:
+    """What a context's tokens are best spent on."""
+    counts = {
+        "retrieval": "1 newest, 3 retrieved",
+        "worldpack": "2 / 4 / 16 frames, 10 of them newest",
+        "graded": "1 newest, 12 retrieved: 3 / 2 / 8",
+    }
+    lines = [
+        "**What are the tokens best spent on?** Three contexts of four frames' worth of tokens, trained anew as above: few frames in full; the",
+        "paper's counts, 2 / 4 / 16, which `voxel-64` has; and `graded`, 3 / 2 / 8, where the best two of the retrieved frames stay in full, the",
+        "next two keep a quarter of their tokens, and the others a sixteenth. PSNR in dB at revisits, means of the columns above;",
+        f"{len(data['seeds'])} seeds each, poses given.",
+        "",
+        "| context | frames | revisited views | over `retrieval`, paired | SSIM | Fréchet distance |",
+        "|---|---|---|---|---|---|",
+    ]
+    over = {d["variant"]: triple(d["all_cells"]) for d in data["steps_of_the_ladder"]}
+    for variant, row in data["table"].items():
+        mean = {name: sum(cell[name][0] for cell in row.values()) / len(row) for name in ("psnr_revisit", "ssim", "frechet")}
+        lines.append(
+            f"| `{variant}` | {counts[variant]} | {mean['psnr_revisit']:.2f} | {over.get(variant, '')} | {mean['ssim']:.3f} | {mean['frechet']:.1f} |"
+        )
+    return lines
+
+
 WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json", "minecraft_speed.json")
 
 STUDIES = {
@@ -445,6 +470,11 @@ PARTS = (
         "ablation.json",
         "worldpack eval-model --ablate runs/ablation --episodes 12 --out benchmarks/results/ablation.json",
         ablation_table,
+    ),
+    (
+        "ablation-schedules.json",
+        "worldpack eval-model --ablate runs/schedules --against retrieval --episodes 12 --out benchmarks/results/ablation-schedules.json",
+        schedules_table,
     ),
     (
         "persistence.json",

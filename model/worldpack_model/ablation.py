@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ from worldpack_model.metrics import Floats, Metric, features, frechet_distance, 
 from worldpack_model.provenance import provenance
 from worldpack_model.world_model import WorldPack
 
-ORDER = ("recent", "packing", "retrieval", "worldpack", "long")
+ORDER = ("recent", "packing", "retrieval", "worldpack", "graded", "long")
 """From the least to the most that is expected of a context."""
 RANGES = (5, 15, 30, 50)
 TASKS = ("ABA", "ABCA")
@@ -47,6 +48,8 @@ class AblateConfig:
     """LoopNav's ranges in blocks."""
     episodes: int = 16
     """Episodes of each task and range, one world each."""
+    against: str | None = None
+    """Context that all others are compared with; none compares each with the one before it, from the least to the most that is expected."""
     seed: int = 0
     """Seed of the samplers' noise."""
     evaluations: int | None = None
@@ -122,6 +125,9 @@ def ablate(
         EpisodeError: if episodes are.
     """
     runs = find_runs(config.ablate)
+    if config.against is not None and config.against not in runs:
+        raise CheckpointError(f"{config.ablate} holds no {config.against} to compare with, but {', '.join(runs)}.")
+    pairs = [(config.against, other) for other in runs if other != config.against] if config.against else list(pairwise(runs))
     seeds = list(next(iter(runs.values())))
     cells = [f"{task}-{reach}" for task in config.tasks for reach in config.ranges]
     loops = {cell: _read(cell, data, config.episodes) for cell in cells}
@@ -165,7 +171,7 @@ def ablate(
                 "psnr_revisit": {c: interval(table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"]) for c in cells},
             }
             | {"all_cells": interval(np.concatenate([table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"] for c in cells], axis=1))}
-            for low, high in zip(list(runs), list(runs)[1:], strict=False)
+            for low, high in pairs
         ],
         "psnr_by_step": curves,
         "provenance": provenance(),

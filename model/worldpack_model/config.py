@@ -267,14 +267,15 @@ VARIANTS: dict[str, PackingConfig] = {
     "packing": PackingConfig((Level(1, 2, 0), Level(2, 4, 0), Level(4, 16, 0))),
     "retrieval": PackingConfig((Level(1, 1, 3),)),
     "worldpack": PackingConfig(),
+    "graded": PackingConfig((Level(1, 1, 2), Level(2, 0, 2), Level(4, 0, 8))),
     "long": PackingConfig((Level(1, 10, 12),)),
     "v1": PackingConfig((Level(1, 1, 0), Level(2, 2, 0), Level(4, 8, 8))),
     "v3": PackingConfig(),
 }
 """Contexts, for tokens of one latent cell. ``v1`` and ``v3`` are the paper's two schedules: 1 / 2 / 16 frames with the oldest eight slots retrieved,
 and 2 / 4 / 16 frames where selection decides how strongly a frame is compressed (which slots are recent the paper does not say). The others ablate
-``worldpack``, which is ``v3``: ``recent``, ``packing`` and ``retrieval`` have four frames' worth of tokens too; ``long`` is the uncompressed context
-of its 22 frames."""
+``worldpack``, which is ``v3``: ``recent``, ``packing`` and ``retrieval`` have four frames' worth of tokens too, and so has ``graded``, all of whose
+frames but the newest are retrieved, two of them uncompressed; ``long`` is the uncompressed context of ``worldpack``'s 22 frames."""
 
 PRESETS: dict[str, ModelConfig] = {
     "voxel-64": ModelConfig(),

@@ -1,6 +1,7 @@
 """The ablation's table: distances and intervals against known answers, what it refuses, and a whole table of small models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_a_whole_table(tmp_path: Path, episodes: Path) -> None:
     assert step["all_cells"][0] == pytest.approx(cell["psnr_revisit"][0] - other["psnr_revisit"][0], abs=1e-9)
     assert len(report["psnr_by_step"]["recent"]["ABA-5"]) == 24 - 13, "frames 13 to 23 are imagined"
     assert ablate(config, {"ABA-5": episodes})["table"] == report["table"]
+
+
+def test_all_contexts_can_be_compared_with_one(tmp_path: Path, episodes: Path) -> None:
+    runs = make_runs(tmp_path / "runs", ("worldpack", "retrieval", "graded"), seeds=1)
+    config = AblateConfig(ablate=runs, tasks=("ABA",), ranges=(5,), episodes=2, device="cpu")
+    both = (config, replace(config, against="retrieval"))
+    pairs = [[(step["over"], step["variant"]) for step in ablate(c, {"ABA-5": episodes})["steps_of_the_ladder"]] for c in both]
+    assert pairs == [[("retrieval", "worldpack"), ("worldpack", "graded")], [("retrieval", "worldpack"), ("retrieval", "graded")]]
+    with pytest.raises(CheckpointError, match="holds no recent to compare with, but retrieval, worldpack, graded"):
+        ablate(replace(config, against="recent"), {"ABA-5": episodes})
 
 
 def test_it_refuses_missing_episodes(tmp_path: Path, episodes: Path) -> None:

@@ -36,7 +36,7 @@ def test_wrong_values_are_refused(data: dict[str, object]) -> None:
 
 def test_variants_have_equal_token_budgets() -> None:
     budget = {name: packing.tokens(8, 8) for name, packing in VARIANTS.items()}
-    assert budget == {"recent": 256, "packing": 256, "retrieval": 256, "worldpack": 256, "long": 1408, "v1": 160, "v3": 256}
+    assert budget == {"recent": 256, "packing": 256, "retrieval": 256, "worldpack": 256, "graded": 256, "long": 1408, "v1": 160, "v3": 256}
     assert VARIANTS["worldpack"].frames == VARIANTS["long"].frames == VARIANTS["packing"].frames == 22
 
 
