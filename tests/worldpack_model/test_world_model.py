@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.worldpack_model.conftest import turning_episode
+from worldpack_model import transformer
 from worldpack_model.autoencoder import tensor_to_frames
 from worldpack_model.compiler import check_compiler
 from worldpack_model.config import PRESETS, MemoryConfig, ModelConfig
@@ -229,6 +230,22 @@ def test_decoding_in_bfloat16_moves_pixels_by_about_a_grey_level() -> None:
     off = np.abs(rounded - exact)
     assert off.max() <= 3
     assert 0 < off.mean() < 0.5
+
+
+@pytest.mark.parametrize("masked", [None, "some", "none"])
+def test_attention_by_products_is_the_fused_one(masked: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((2, 3, n, 64), generator=generator).bfloat16() for n in (16, 40, 40))
+    used = None if masked is None else torch.rand((2, 1, 1, 40), generator=generator) < (0.5 if masked == "some" else 2.0)
+    results = []
+    for products in (False, True):
+        monkeypatch.setattr(transformer, "_products_are_faster", lambda device, chosen=products: chosen)
+        with torch.no_grad():
+            results.append(transformer._attend(q, k, v, used).float())
+    exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=used)
+    assert not torch.equal(*results), "they round differently, so both were asked"
+    for result in results:
+        assert (result - exact).abs().max() < 0.02, "a few roundings of bfloat16"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler uses what torch has deprecated
