@@ -16,7 +16,6 @@ Legend: B batch, N target tokens, S context tokens, H heads, L layers, D width, 
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -27,6 +26,16 @@ from torch import nn
 from worldpack_model.config import ModelConfig
 from worldpack_model.geometry import ACTION_DIM, camera_rays, to_local_torch, world_rays_torch
 from worldpack_model.packing import Context, TrajectoryPacking
+
+
+def _multiplies_in_vectors() -> bool:
+    """Whether this processor multiplies bfloat16 in its vector units and has no matrix units; False where torch cannot tell."""
+    units = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(units.get("avx512_bf16") and not units.get("amx_bf16"))
+
+
+_PRODUCTS_ARE_FASTER = _multiplies_in_vectors()
+"""Whether attention in bfloat16 takes less time as two products than fused, on a processor that does not run compiled code."""
 
 
 class Turn(NamedTuple):
@@ -151,21 +160,12 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tenso
         if mask is not None:
             logits = logits.masked_fill(~mask, -1e4)
         return torch.softmax(logits, dim=-1).to(v.dtype) @ v
-    if v.dtype == torch.bfloat16 and _products_are_faster(q.device):
+    if v.dtype == torch.bfloat16 and q.device.type == "cpu" and _PRODUCTS_ARE_FASTER and not torch.compiler.is_compiling():
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None and (torch.compiler.is_compiling() or not bool(mask.all())):
+        if mask is not None and not bool(mask.all()):
             logits = logits.masked_fill(~mask, -1e4)
         return torch.softmax(logits, dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
-@functools.cache
-def _products_are_faster(device: torch.device) -> bool:
-    """Whether attention in bfloat16 takes less time as two products than fused: on a processor that multiplies bfloat16 in its vector units."""
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    units = torch.cpu.get_capabilities()
-    return bool(units.get("avx512_bf16") and not units.get("amx_bf16"))
 
 
 def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -239,7 +239,7 @@ def test_attention_by_products_is_the_fused_one(masked: str | None, monkeypatch:
     used = None if masked is None else torch.rand((2, 1, 1, 40), generator=generator) < (0.5 if masked == "some" else 2.0)
     results = []
     for products in (False, True):
-        monkeypatch.setattr(transformer, "_products_are_faster", lambda device, chosen=products: chosen)
+        monkeypatch.setattr(transformer, "_PRODUCTS_ARE_FASTER", products)
         with torch.no_grad():
             results.append(transformer._attend(q, k, v, used).float())
     exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=used)
