@@ -65,7 +65,9 @@ class Reality:
             for _ in range(num_slots):
                 self.worlds.append(factory(world, frame_size=self.frame_size, **({} if mission is None else {"mission": mission})))
             if event is not None and getattr(self.worlds[0], "events", None) is None:
-                raise ValueError(f"The world {world!r} does not tell what happens in a view, so not whether {event!r} does; use the world 'voxel'.")
+                raise ValueError(
+                    f"The world {world!r} does not tell what happens in a view, so not whether {event!r} does; use 'voxel' or 'minecraft'."
+                )
         except BaseException:
             self.close()  # engines may be processes: none stays behind when a later one cannot be had
             raise

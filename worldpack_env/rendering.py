@@ -70,7 +70,7 @@ def compose(
     title: str,
     step: int,
     limit: int,
-    squares: int | None = None,
+    aim: str | None = None,
     compass: float | None = None,
 ) -> Canvas:
     """One picture: header, view with goal arrow, map from above (north up), and the strip of retrieved memories.
@@ -86,7 +86,7 @@ def compose(
         title: name of the task.
         step: env steps so far.
         limit: env steps until truncation.
-        squares: of a task without goals: new squares of ground so far. Then ``subgoal`` and ``distance`` mean nothing.
+        aim: of a task whose goals are no places: how it stands. Then ``subgoal`` and ``distance`` mean nothing.
         compass: of a task whose goal only the engine knows: degrees to where its compass points.
 
     Returns:
@@ -96,11 +96,11 @@ def compose(
 
     side = max(MIN_PANEL, frame.shape[0]) // 2 * 2
     width = max(side, round(frame.shape[1] * side / frame.shape[0])) // 2 * 2
-    known = squares is None and compass is None
+    known = aim is None and compass is None
     waypoints = start.waypoints if known else start.waypoints[:1]
     names = _names(len(waypoints))
     current = min(subgoal, len(names) - 2) + 1 if known else None
-    done = squares is None and subgoal >= (len(names) - 1 if known else 1)
+    done = aim is None and subgoal >= (len(names) - 1 if known else 1)
     canvas = np.full((HEADER + side + STRIP, width + side, 3), _GROUND, np.uint8)
     grow = frame.shape[0] < side
     view = cv2.resize(frame, (width, side), interpolation=cv2.INTER_NEAREST if grow else cv2.INTER_AREA)
@@ -110,8 +110,8 @@ def compose(
         _goal_arrow(canvas, (width // 2, HEADER + side - 34), float(np.arctan2(local[0], local[2])))
     elif compass is not None and not done:
         _goal_arrow(canvas, (width // 2, HEADER + side - 34), float(np.radians(compass)))
-    if squares is not None:
-        goal = f"{squares} new squares"
+    if aim is not None:
+        goal = aim
     else:
         goal = "all goals reached" if done else f"to {'the compass' if current is None else names[current]}: {distance:.1f} blocks"
     _text(canvas, f"{title}  {goal}", (8, 19), _DONE if done else _INK)

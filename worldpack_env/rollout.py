@@ -381,7 +381,7 @@ class Rollout:
             title=self.task.name,
             step=int(now["elapsed"][slot]),
             limit=int(now["limit"][slot]),
-            squares=int(state.subgoal[0]) if state.visited.size else None,
+            aim=self.task.standing(state),
             compass=None if state.compass is None else float(state.compass[0]),
         )
 

@@ -140,6 +140,9 @@ class Task(Protocol):
     def shortest(self, start: Start) -> float:
         """Blocks over ground that must at least be walked from a start to success, for :func:`spl`."""
 
+    def standing(self, state: TaskState) -> str | None:
+        """How the first row of ``state`` stands, in a few words for pictures; None where its goals are places, which pictures show."""
+
 
 class LoopNav:
     """Visit the goals in order: A -> B -> A, or A -> B -> C -> A (LoopNav's navigation loops).
@@ -210,6 +213,10 @@ class LoopNav:
         legs = 1 if start.mode == "turn" else len(start.waypoints) - 1
         return max(1.0, start.shortest - self.radius * (2 * legs - 1))
 
+    def standing(self, state: TaskState) -> str | None:
+        """None: its goals are places."""
+        return None
+
 
 class GoTo(LoopNav):
     """Go from A to B: a loop of one leg."""
@@ -270,6 +277,10 @@ class Explore:
         """0: there is no way to be the shortest."""
         return 0.0
 
+    def standing(self, state: TaskState) -> str | None:
+        """How many squares were new."""
+        return f"{int(state.subgoal[0])} new squares"
+
 
 class Find:
     """Look at something of a kind from within reach: a tree (``log``), a coloured block of a landmark (``concrete``). There is no compass.
@@ -295,7 +306,8 @@ class Find:
         """
         if not event:
             raise ValueError("The task find needs the name of an event, such as 'log'; got an empty one.")
-        self.name, self.event = f"find-{event}", event
+        self.name = "find"
+        self.event = event
 
     def begin(self, starts: Sequence[Start]) -> TaskState:
         """State of new episodes, one for each start."""
@@ -311,6 +323,10 @@ class Find:
     def shortest(self, start: Start) -> float:
         """0: nobody knows."""
         return 0.0
+
+    def standing(self, state: TaskState) -> str | None:
+        """Whether it was found."""
+        return f"{self.event} {'found' if state.subgoal[0] else 'not found yet'}"
 
 
 class Navigate:
@@ -341,6 +357,10 @@ class Navigate:
     def shortest(self, start: Start) -> float:
         """Blocks over ground from a world's spawn to the block."""
         return float(NAVIGATE_BLOCKS)
+
+    def standing(self, state: TaskState) -> str | None:
+        """None: its goal is a place."""
+        return None
 
 
 def _aimless(poses: NDArray[np.float64], *, visited: NDArray[np.bool_], mission: NDArray[np.float64]) -> TaskState:

@@ -64,7 +64,7 @@ def test_explore_pays_nothing_beyond_its_squares() -> None:
 
 def test_find_ends_with_the_event_it_waits_for() -> None:
     task = make_task("find", event="cactus")
-    assert isinstance(task, Find) and (task.name, task.event, task.goal_obs) == ("find-cactus", "cactus", ("none",))
+    assert isinstance(task, Find) and (task.name, task.event, task.goal_obs) == ("find", "cactus", ("none",))
     assert make_task("find").event == "log" and make_task("explore").event is None
     start = make_start()
     state = task.begin([start, start])
@@ -74,6 +74,8 @@ def test_find_ends_with_the_event_it_waits_for() -> None:
     assert step.reward == pytest.approx([0.99, -0.01])
     assert step.terminated.tolist() == step.success.tolist() == [True, False] and state.subgoal.tolist() == [1, 0]
     assert state.distance.tolist() == [5.0, 0.0] and task.shortest(start) == 0.0
+    assert [task.standing(state.take([row])) for row in (0, 1)] == ["cactus found", "cactus not found yet"]
+    assert make_task("explore").standing(state) == "1 new squares" and GoTo().standing(state) is None
     state.hear(None, np.array([False, True]))
     assert task.step(state, at((3, 4), (0, 0)))[1].success.tolist() == [False, True]
     with pytest.raises(ValueError, match="name of an event"):
