@@ -291,7 +291,7 @@ class Find:
         1.0 * (1 if it happens, else 0) - 0.01
 
     The episode ends when it happens. Where nothing of the kind is near, it cannot; compare agents on the same starts. ``info["distance"]`` is the
-    distance to the start, and ``info["spl"]`` is 0: nobody knows the shortest way to something that may be anywhere.
+    distance to the start, and ``info["spl"]`` says nothing: nobody knows the shortest way to something that may be anywhere.
     """
 
     loop = "AB"

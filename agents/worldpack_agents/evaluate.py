@@ -77,8 +77,9 @@ def task_of(agents: Sequence[str]) -> EnvConfig | None:
 def describe(env: EnvConfig) -> str:
     """The task in a line."""
     steps = f", at most {env.max_episode_steps} steps" if env.max_episode_steps else ""
-    loop = f" {env.loop} from {env.start}" if env.task == "LoopNav" else ""
-    return f"{env.task}{loop}, range {env.nav_range}{steps}, {env.split} worlds of {env.world}"
+    what = {"LoopNav": f" {env.loop} from {env.start}", "Find": f" {env.event}"}.get(env.task, "")
+    reach = "" if env.task == "Find" else f", range {env.nav_range}"
+    return f"{env.task}{what}{reach}{steps}, {env.split} worlds of {env.world}"
 
 
 def summarise(played: Sequence[Played], *, seed: int = 0) -> dict[str, Any]:
