@@ -242,7 +242,8 @@ def study_table(data: dict[str, Any]) -> list[str]:
         f"{len(study['seeds'])} seeds, {data['cells'][0]['steps']:,} env steps of training each; judged in the engine from {episodes} starts",
         f"in held-out worlds. The last column: env steps after which validation success was first {level}, seed by seed.",
         "",
-        f"| condition | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s {'| SPL ' if placed else ''}| steps to {level} |",
+        f"| condition | success in the engine | less `{study['against']}`'s | by `{study['against']}`'s "
+        f"{'| SPL ' if placed else ''}| steps to {level} |",
         "|---" * (6 if placed else 5) + "|",
     ]
     for name, found in data["conditions"].items():
