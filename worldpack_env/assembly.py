@@ -45,8 +45,8 @@ class NavOptions(TypedDict, total=False):
     """Which loop (LoopNav ids only). Default ``ABA``."""
     event: str
     """What to find (Find ids only): ``log`` (default) is a tree within reach in the middle of the view, ``concrete`` a landmark's coloured block."""
-    heads: str | PathLike[str] | EventHeads
-    """Who tells that in imagined frames: the name of shipped event heads, or what ``worldpack train-events`` wrote. Default ``voxel``."""
+    heads: str | PathLike[str] | EventHeads | None
+    """Who tells that in imagined frames: what ``worldpack train-events`` wrote, or shipped event heads; None takes those of the engine's name."""
     nav_range: int
     """LoopNav's range in blocks: how far the goals are. Default 15."""
     start: StartMode
@@ -124,7 +124,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
     else:
         from worldpack_env.imagination import Imagination, load_heads, load_world_model
 
-        heads = None if task.event is None else load_heads(options.get("heads", "voxel"), device=options.get("device", "auto"))
+        heads = None if task.event is None else load_heads(options.get("heads") or world.partition("@")[0], device=options.get("device", "auto"))
         model = load_world_model(options.get("model", "voxel-64"), device=options.get("device", "auto"), precision=options.get("precision", "auto"))
         engines = options.get("real_slots", 0)
         if not 0 <= engines < num_slots:

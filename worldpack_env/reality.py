@@ -20,6 +20,8 @@ from worldpack_model.geometry import check_action
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
+_Shown = tuple[WorldView, bool]
+"""What an engine shows, and whether the event that is asked for happens in it."""
 
 
 class Reality:
@@ -59,7 +61,7 @@ class Reality:
         self.name = world
         self.worlds: list[World] = []
         self._event = event
-        self._last: dict[int, WorldView] = {}
+        self._last: dict[int, _Shown] = {}
         self._threads: ThreadPoolExecutor | None = None
         try:
             for _ in range(num_slots):
@@ -84,40 +86,37 @@ class Reality:
         for slot, start, _ in zip(slots, starts, seeds, strict=True):
             if start.world != self.name:
                 raise ValueError(f"The start is of the engine {start.world!r}, this is {self.name!r}; use starts of the same engine.")
-            work.append(partial(self.worlds[slot].reset, start.seed, start.poses[-1]))
-        views = self._each(work)
-        self._last.update(zip(slots, views, strict=True))
-        return replace(_join(views), event=self._happens(slots))
+            work.append(partial(self._begin, slot, start))
+        shown = self._each(work)
+        self._last.update(zip(slots, shown, strict=True))
+        return self._join(shown)
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
         """Steps the engines of ``slots`` with ``actions (n, 9)``; one that loses its episode has failed and shows its last view."""
-        views = self._each([partial(self._step, slot, action) for slot, action in zip(slots, check_action(actions, "actions"), strict=True)])
-        failed = np.array([view is None for view in views], np.bool_)
-        for slot, view in zip(slots, views, strict=True):
-            last = self._last[slot] if view is None else view
-            if view is None and last.mission is not None:  # a step that did not happen pays nothing
-                last = last._replace(mission=last.mission._replace(reward=0.0))
+        shown = self._each([partial(self._step, slot, action) for slot, action in zip(slots, check_action(actions, "actions"), strict=True)])
+        failed = np.array([one is None for one in shown], np.bool_)
+        for slot, one in zip(slots, shown, strict=True):
+            view, _ = last = self._last[slot] if one is None else one
+            if one is None:  # a step that did not happen pays nothing
+                last = (view if view.mission is None else view._replace(mission=view.mission._replace(reward=0.0)), False)
             self._last[slot] = last
-        event = self._happens([slot for slot, lost in zip(slots, failed, strict=True) if not lost])
-        if event is not None and failed.any():
-            everywhere = np.zeros(len(failed), np.bool_)
-            everywhere[~failed] = event
-            event = everywhere
-        return replace(_join([self._last[slot] for slot in slots]), failed=failed, event=event)
+        return replace(self._join([self._last[slot] for slot in slots]), failed=failed)
 
-    def _happens(self, slots: Sequence[int]) -> NDArray[np.bool_] | None:
-        """Whether the event that is asked for happens in the views of ``slots``."""
-        if self._event is None:
-            return None
-        return np.array([happens(self._event, self._ability(slot, "events")()) for slot in slots], np.bool_)
+    def _begin(self, slot: int, start: Start) -> _Shown:
+        """One engine's reset."""
+        return self._told(slot, self.worlds[slot].reset(start.seed, start.poses[-1]))
 
-    def _step(self, slot: int, action: NDArray[np.float32]) -> WorldView | None:
+    def _step(self, slot: int, action: NDArray[np.float32]) -> _Shown | None:
         """One engine's step; None where it lost its episode."""
         try:
-            return self.worlds[slot].step(action)
+            return self._told(slot, self.worlds[slot].step(action))
         except EpisodeLost as error:
             LOGGER.warning("Slot %d lost its episode: %s", slot, error)
             return None
+
+    def _told(self, slot: int, view: WorldView) -> _Shown:
+        """A view, and whether the event that is asked for happens in it."""
+        return view, self._event is not None and happens(self._event, self._ability(slot, "events")())
 
     def _each(self, work: Sequence[Callable[[], T]]) -> list[T]:
         """What each engine's piece of work gives. An error is raised once no engine works any more, the first slot's first."""
@@ -126,6 +125,19 @@ class Reality:
         waiting = [self._threads.submit(piece) for piece in work]
         wait(waiting)
         return [result.result() for result in waiting]
+
+    def _join(self, shown: Sequence[_Shown]) -> Views:
+        views = [view for view, _ in shown]
+        missions = [view.mission for view in views if view.mission is not None]
+        return Views(
+            frames=np.stack([view.frame for view in views]),
+            poses=np.stack([view.pose for view in views]),
+            blocked=np.array([view.blocked for view in views], np.bool_),
+            failed=np.zeros(len(views), np.bool_),
+            retrieved=np.zeros((len(views), 0), np.int64),
+            mission=np.array(missions, np.float64) if missions else None,
+            event=None if self._event is None else np.array([event for _, event in shown], np.bool_),
+        )
 
     def snapshot(self, slots: Sequence[int]) -> Any:
         """Copies of the engines' states.
@@ -158,16 +170,3 @@ class Reality:
             world.close()
         if self._threads is not None:
             self._threads.shutdown()  # last: an engine that is closed ends the step that waits for it
-
-
-def _join(views: Sequence[WorldView]) -> Views:
-    n = len(views)
-    missions = [view.mission for view in views if view.mission is not None]
-    return Views(
-        frames=np.stack([view.frame for view in views]),
-        poses=np.stack([view.pose for view in views]),
-        blocked=np.array([view.blocked for view in views], np.bool_),
-        failed=np.zeros(n, np.bool_),
-        retrieved=np.zeros((n, 0), np.int64),
-        mission=np.array(missions, np.float64) if missions else None,
-    )

@@ -30,8 +30,9 @@ class EnvConfig:
     """Loop of LoopNav."""
     event: str = "log"
     """What to Find: log is a tree, concrete a landmark's coloured block."""
-    heads: str = "voxel"
-    """Who tells that in imagined frames: shipped event heads, or the folder that `worldpack train-events` wrote."""
+    heads: str | None = None
+    """Who tells that in imagined frames: the folder that `worldpack train-events` wrote, or shipped event heads; None takes those of the engine's
+    name."""
     nav_range: int = 15
     """Greatest distance to a goal, in blocks (at least 3)."""
     start: Literal["spawn", "turn"] = "spawn"

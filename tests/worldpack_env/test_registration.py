@@ -165,6 +165,12 @@ def test_bad_options_say_what_there_is(options: dict[str, Any], message: str) ->
             make(**fill, **options)  # type: ignore[operator]
 
 
+def test_a_world_without_heads_of_its_own_is_told_so() -> None:
+    bank = StartBank.from_starts([make_start(context=1)], loop="AB")
+    with pytest.raises(ValueError, match=r"no set of event heads 'counting'.*shipped \(voxel\)"):
+        make_nav_env(task="find", model=FakeModel(), starts=bank)  # type: ignore[arg-type]
+
+
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises((ValueError, OSError), match="voxel-65"):
         make_nav_env(model="voxel-65")

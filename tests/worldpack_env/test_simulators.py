@@ -327,3 +327,19 @@ def test_a_lost_step_of_a_mission_pays_nothing() -> None:
         views = simulator.step([0, 1], np.zeros((2, 9), np.float32))
     assert views.mission is not None and views.failed.tolist() == [True, False]
     assert views.mission.tolist() == [[0, 0, 0, 10, 63], [1, 0, 0, 20, 62]], "the last view, but its reward is not paid twice"
+
+
+def test_what_happens_is_told_with_the_view_and_an_engine_may_lose_its_episode_over_it() -> None:
+    class Losing(CountingWorld):
+        def events(self) -> tuple[str, ...]:
+            if self.steps == 4 and self.seed == 3:
+                raise EpisodeLost("The process died.")
+            return super().events()
+
+    simulator = Reality("counting", 2, event="log", factory=lambda name, *, frame_size: Losing(frame_size))
+    views = [simulator.start([0, 1], [make_start(seed=3), make_start(seed=4)], [0, 0])]
+    views += [simulator.step([0, 1], np.zeros((2, 9), np.float32)) for _ in range(4)]
+    told = [view.event for view in views]
+    assert [event is not None and event.tolist() for event in told] == [[False] * 2] * 3 + [[True] * 2, [False] * 2]
+    assert [view.failed.tolist() for view in views] == [[False] * 2] * 4 + [[True, False]]
+    assert Reality("counting", 1, factory=counting).start([0], [make_start()], [0]).event is None
