@@ -162,6 +162,29 @@ def success_rows(data: dict[str, Any]) -> list[str]:
     return lines
 
 
+def find_table(data: dict[str, Any]) -> list[str]:
+    """Who finds a tree, in both places."""
+    where = {"imagined": "imagination", "engine": "the engine"}
+    lines = [
+        "**Does imagination rank those who look for trees?** Four of that study's agents and one that moves at random, from",
+        f"{data['agents'][0]['real']['episodes']} starts in held-out worlds; the engine's word ends an episode, or imagined the learned head's.",
+        f"Pearson's r {interval(data['agreement']['pearson'])}, mean maximum rank violation",
+        f"{interval(data['agreement']['mean_maximum_rank_violation'])}",
+        f"(a perfect simulator's, from as few starts: {interval(data['agreement']['rank_violation_by_chance'])}).",
+        "",
+        "| agent | success in the engine | success imagined | imagined less engine |",
+        "|---|---|---|---|",
+    ]
+    for a in data["agents"]:
+        kind, _, seed = a["agent"].partition("-")
+        name = f"learned in {where[kind]}, seed {seed}" if kind in where else f"`{a['agent']}`"
+        lines.append(
+            f"| {name} | {interval(a['real']['success'], percent=True)} | {interval(a['imagined']['success'], percent=True)} "
+            f"| {interval(a['imagined_minus_real']['success'], percent=True)}{', flattered' if a['flattered'] else ''} |"
+        )
+    return lines
+
+
 def minecraft_table(data: dict[str, Any]) -> list[str]:
     """Success in the minecraft world of an agent that learned in its world model."""
     first, loops = data["agents"][0]["real"], json.loads((RESULTS / "eval-model-minecraft-aba15.json").read_text())
@@ -465,9 +488,12 @@ STUDIES = {
     "budget-loop": "budget-loop",
     "memory": "memory",
     "memory-abca": "memory-abca",
-    "find": "find",
     "curriculum": "curriculum --seeds 0 1 2 3 4 --change 'in=\"real\"' total_steps=4096 eval_every=1024",
+    "find": "find",
 }
+FIND = "worldpack compare --task Find --episodes 100 --replays 2 --videos 0 --out runs/compare-find --agents " + " ".join(
+    [*(f"runs/study-find/{kind}-{seed}" for kind in ("imagined", "engine") for seed in (0, 1)), "random"]
+)
 PARTS = (
     (
         "ablation.json",
@@ -507,6 +533,7 @@ PARTS = (
     ),
     ("stops.json", "python benchmarks/stops.py > benchmarks/results/stops.json", stops_table),
     *((f"study-{name}.json", f"worldpack study {flags}", study_table) for name, flags in STUDIES.items()),
+    ("compare-find.json", FIND, find_table),
     (
         "speed.json",
         "worldpack bench speed --compile --out benchmarks/results/speed.json --picture docs/images/roofline.png",
