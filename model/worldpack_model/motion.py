@@ -385,8 +385,9 @@ class _Surroundings(nn.Module):
         # the last of look's layers mixes no neighbours, so it is run where the picture is looked at, not everywhere
         convolve, rectify, last = self.look
         assert isinstance(last, nn.Conv2d)
-        pictures = context.latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # as they are looked at, cell by cell
-        picture = _looked_at(rectify(convolve(pictures)), frame, x, y)
+        asked, which = _asked(frame, batch * frames)
+        pictures = context.latents.flatten(0, 1)[asked].contiguous(memory_format=torch.channels_last)  # as they are looked at, cell by cell
+        picture = _looked_at(rectify(convolve(pictures)), which, x, y)
         picture = F.linear(picture, last.weight[..., 0, 0], last.bias)
         told = self.from_where(torch.cat(parts, dim=-1)) + (self.which[block] + picture)
         words: torch.Tensor = self.seen(told) * inside.flatten()[pairs][:, None]
@@ -412,6 +413,14 @@ def _pairs(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     every = torch.arange(inside.numel(), device=inside.device)
     pairs = every[inside.flatten()] if inside.device.type in _AT_HAND else every
     return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
+
+
+def _asked(frame: torch.Tensor, count: int) -> tuple[torch.Tensor | slice, torch.Tensor]:
+    """Which of ``count`` frames are asked at all, and which of those ``frame (n,)``, in ascending order, are; a GPU asks all."""
+    if frame.device.type not in _AT_HAND:
+        return slice(None), frame
+    asked, which = torch.unique_consecutive(frame, return_inverse=True)
+    return asked, which
 
 
 def _looked_at(pictures: torch.Tensor, which: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
