@@ -454,7 +454,8 @@ def _doctor(words: Sequence[str]) -> None:
         _doctor_of_world(words)
         return
     from worldpack_env.worlds import WORLDS, make_world
-    from worldpack_model.checkpoint import CheckpointError, load_model, shipped_models
+    from worldpack_model.checkpoint import CheckpointError, complete_folders, load_model, shipped_models
+    from worldpack_model.events import SHIPPED_HEADS, EventHeads
     from worldpack_model.provenance import machine, versions
 
     rows = [[key, str(value)] for key, value in {**versions(), **machine()}.items()]
@@ -472,6 +473,12 @@ def _doctor(words: Sequence[str]) -> None:
             rows.append([f"model {name}", "sound"])
         except CheckpointError as error:
             rows.append([f"model {name}", f"damaged: {error} Reinstall worldpack-env."])
+    for name in complete_folders(SHIPPED_HEADS):
+        try:
+            told = EventHeads.from_pretrained(name, device="cpu").config.events
+            rows.append([f"event heads {name}", f"sound: {', '.join(told)}"])
+        except CheckpointError as error:
+            rows.append([f"event heads {name}", f"damaged: {error} Reinstall worldpack-env."])
     if not shipped_models():
         rows.append(["models", "none shipped; train one with worldpack train-model"])
     _table(["what", "found"], rows)
