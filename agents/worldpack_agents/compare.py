@@ -266,7 +266,7 @@ def compare(
         goals = {p.start_index: bank[p.start_index].waypoints for p in first}
     observers = [agent["agent"] for agent in results if not agent["knows_map"]]
     data = {
-        "env": asdict(env),
+        "env": asdict(env.settled()),
         "weights": weights_id(env.model),
         "world_seeds": [bank[i].seed for i in range(config.episodes)],
         "agents": results,

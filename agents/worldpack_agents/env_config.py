@@ -70,8 +70,6 @@ class EnvConfig:
         """
         if self.task not in TASKS:
             raise ValueError(f"There is no task {self.task!r}; known: {', '.join(TASKS)}.")
-        if self.goal_obs == "auto":
-            object.__setattr__(self, "goal_obs", {"GoToImage": "image", "Explore": "none", "Find": "none"}.get(self.task, "compass"))
         if self.nav_range < 3:
             raise ValueError(f"nav_range must be at least 3 blocks, not {self.nav_range}.")
         if self.distractors < 0 or (self.distractors and self.start != "turn"):
@@ -80,6 +78,11 @@ class EnvConfig:
             raise ValueError(f"num_starts must be at least 1, not {self.num_starts}.")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1 or None, not {self.max_episode_steps}.")
+
+    def settled(self) -> EnvConfig:
+        """The same with the goal shown in a way that is told: ``auto`` stays until then, so that another task can be set."""
+        own: dict[str, Any] = {"GoToImage": "image", "Explore": "none", "Find": "none"}
+        return self if self.goal_obs != "auto" else replace(self, goal_obs=own.get(self.task, "compass"))
 
     def with_split(self, split: Literal["train", "val", "test"], *, num_starts: int | None = None) -> EnvConfig:
         """The same task on starts of another split."""
@@ -119,18 +122,15 @@ def make_envs(
 
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, not {num_envs}.")
-    kwargs = {k: v for k, v in asdict(config).items() if k != "task"}
+    kwargs = {k: v for k, v in asdict(config.settled()).items() if k != "task"}
     if config.task != "LoopNav":
         kwargs.pop("loop")
-    if config.task != "Find":
-        kwargs.pop("event")
-        kwargs.pop("heads")
     steps = kwargs.pop("max_episode_steps")
     if steps is not None:
         kwargs["max_episode_steps"] = steps
     if where == "real":
-        for name in ("model", "evaluations", "motion", "compile", "device", "precision", "heads"):
-            kwargs.pop(name, None)
+        for name in ("model", "evaluations", "motion", "compile", "device", "precision"):
+            kwargs.pop(name)
     else:
         kwargs["real_slots"] = real_envs
         if model is not None:

@@ -118,7 +118,7 @@ def evaluate_agent(config: EvalAgentConfig, progress: Progress = lambda done, to
     result = {
         "agent": config.agent,
         "in": config.where,
-        "env": asdict(env),
+        "env": asdict(env.settled()),
         "weights": weights_id(env.model) if config.where == "imagined" else None,
         **summarise(played, seed=config.seed),
         "episodes_played": [p.summary() for p in played],

@@ -191,7 +191,7 @@ def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any
     """
     from worldpack_env.assembly import assemble
 
-    options = {k: v for k, v in asdict(config).items() if k != "task"}
+    options = {k: v for k, v in asdict(config.settled()).items() if k != "task"}
     if starts is not None:
         options["starts"] = starts
     if model is not None:

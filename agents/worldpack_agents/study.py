@@ -149,10 +149,7 @@ def train_config(study: Study, condition: str, seed: int, out: Path) -> TrainAge
         ValueError: if a setting is unknown or out of bounds.
     """
     config = TrainAgentConfig(out=out, seed=seed, progress=False)
-    settings = {**study.base, **study.conditions[condition]}
-    if "env.task" in settings:  # another task shows its goal in its own way, unless the study says how
-        settings = {"env.task": settings["env.task"], "env.goal_obs": "auto", **settings}
-    for key, value in settings.items():
+    for key, value in {**study.base, **study.conditions[condition]}.items():
         config = _with(config, key.split("."), value, f"study {study.name}, condition {condition}: {key}")
     return config
 

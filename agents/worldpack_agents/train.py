@@ -400,7 +400,7 @@ def deciding(config: TrainAgentConfig) -> dict[str, Any]:
     data: dict[str, Any] = {k: v for k, v in asdict(config).items() if k not in _MAY_CHANGE}
     data["init"] = None if config.init is None else str(config.init)
     # another device or precision gives the same task
-    data["env"] = {k: v for k, v in data["env"].items() if k not in ("device", "precision")}
+    data["env"] = {k: v for k, v in asdict(config.env.settled()).items() if k not in ("device", "precision")}
     plain: dict[str, Any] = json.loads(json.dumps(data))  # tuples as the lists that they are in the file
     return plain
 

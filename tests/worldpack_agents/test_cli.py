@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from worldpack_agents.cli import COMMANDS, main
+from worldpack_agents.cli import COMMANDS, _parse, main
+from worldpack_agents.train import TrainAgentConfig
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -68,3 +69,9 @@ def test_info_prints_the_token_budget(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     for text in ("4.12 M", "183.38 M", "844", "4.31", "2 x 2", "paper, v1"):
         assert text in out, text
+
+
+@pytest.mark.parametrize(("words", "shown"), [([], "compass"), (["Explore"], "none"), (["Find"], "none"), (["GoToImage"], "image")])
+def test_a_task_that_is_named_shows_its_goal_in_its_own_way(words: list[str], shown: str) -> None:
+    config = _parse(TrainAgentConfig, ["--out", "x", *(["--task", *words] if words else [])], "train-agent")
+    assert config.env.settled().goal_obs == shown

@@ -146,7 +146,7 @@ def test_a_wrong_file_is_refused_before_anything_is_trained(file: Path, old: str
 )
 def test_a_task_shows_its_goal_in_its_own_way_unless_told(file: Path, settings: str, shown: str) -> None:
     file.write_text(TINY.replace("[base]\n", f"[base]\n{settings}\n"))
-    assert train_config(read_study(str(file)), "slow", 0, Path("x")).env.goal_obs == shown
+    assert train_config(read_study(str(file)), "slow", 0, Path("x")).env.settled().goal_obs == shown
 
 
 def test_there_is_no_such_study() -> None:
