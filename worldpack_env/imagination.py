@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, get_args
@@ -71,11 +71,14 @@ class Imagination:
         self.model, self.num_slots, self.evaluations, self.motion = model, num_slots, evaluations, motion
         height, width = model.config.frame_size
         self.frame_size = (int(height), int(width))
-        self._heads, self._head = heads, None if event is None or heads is None else heads.number_of(event)
-        if event is not None and heads is None:
-            raise ValueError(f"No frame of an imagined world says whether {event!r} happens; give heads that tell it.")
-        if heads is not None and heads.config.frame_size != self.frame_size:
-            raise ValueError(f"The event heads are for frames of {heads.config.frame_size} pixels, the world model's have {self.frame_size}.")
+        self._tell: Callable[[Any], NDArray[np.bool_]] | None = None
+        if event is not None:
+            if heads is None:
+                raise ValueError(f"No frame of an imagined world says whether {event!r} happens; give heads that tell it.")
+            if heads.config.frame_size != self.frame_size:
+                raise ValueError(f"The event heads are for frames of {heads.config.frame_size} pixels, the world model's have {self.frame_size}.")
+            number, chances = heads.number_of(event), heads.chances
+            self._tell = lambda frames: chances(frames)[:, number] > 0.5
         self.memory = model.new_memory(num_slots)
         self._generators = [torch.Generator() for _ in range(num_slots)]
         self.on_device = on_device
@@ -101,14 +104,14 @@ class Imagination:
                 np.stack([starts[i].poses for i in group]),
                 np.stack([starts[i].actions for i in group]),
             )
-        n = len(rows)
+        n, frames = len(rows), self._frames[rows]
         return Views(
-            frames=self._frames[rows],
+            frames=frames,
             poses=self._poses[rows],
             blocked=np.zeros(n, np.bool_),
             failed=np.zeros(n, np.bool_),
             retrieved=np.full((n, self.model.config.packing.retrieved), -1, np.int64),
-            event=self._event(rows),
+            event=None if self._tell is None else self._tell(frames),
         )
 
     def step(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Views:
@@ -125,21 +128,15 @@ class Imagination:
         fine = np.flatnonzero(good).tolist()
         kept = [rows[i] for i in fine]
         self._frames[kept], self._poses[kept] = predicted.frames[fine], predicted.poses[fine]
+        frames = self._frames[rows]
         return Views(
-            frames=self._frames[rows],
+            frames=frames,
             poses=self._poses[rows],
             blocked=predicted.blocked & good,
             failed=~good,
             retrieved=predicted.retrieved,
-            event=self._event(rows),
+            event=None if self._tell is None else self._tell(frames),
         )
-
-    def _event(self, rows: list[int]) -> NDArray[np.bool_] | None:
-        """``(n,)`` whether the event more likely happens than not in the frames that ``rows`` show."""
-        if self._heads is None or self._head is None:
-            return None
-        happens: NDArray[np.bool_] = self._heads.chances(self._frames[rows])[:, self._head] > 0.5
-        return happens
 
     def snapshot(self, slots: Sequence[int]) -> ImaginationSnapshot:
         """A copy of everything that decides the future of ``slots``: memory, generators, last frames."""

@@ -24,7 +24,7 @@ from importlib import metadata
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from worldpack_env.starts import Start
 
 LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOP_TASKS: Final = ("ABA", "ABCA")
 FREE_TASKS: Final = ("explore", "bump", "stroll")
@@ -279,8 +280,8 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
 
 def _stacked(boxes: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
     """The solid blocks of all frames; None where the engine does not tell them of every one."""
-    told = [box for box in boxes if box is not None]
-    return np.stack(told) if len(told) == len(boxes) else None
+    told = _told(boxes)
+    return None if told is None else np.stack(told)
 
 
 def _events_of(world: World) -> tuple[str, ...] | None:
@@ -289,10 +290,10 @@ def _events_of(world: World) -> tuple[str, ...] | None:
     return None if ask is None else ask()
 
 
-def _told(events: list[tuple[str, ...] | None]) -> tuple[tuple[str, ...], ...] | None:
-    """The events of all frames; None where the engine does not tell."""
-    told = [names for names in events if names is not None]
-    return tuple(told) if len(told) == len(events) else None
+def _told(words: list[T | None]) -> tuple[T, ...] | None:
+    """What the engine told of all frames; None where it does not tell of every one."""
+    told = tuple(word for word in words if word is not None)
+    return told if len(told) == len(words) else None
 
 
 def played_episode(

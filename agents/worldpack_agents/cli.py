@@ -467,18 +467,20 @@ def _doctor(words: Sequence[str]) -> None:
             rows.append([f"world {name}", f"works, frames {view.frame.shape}"])
         except (RuntimeError, ImportError, ValueError) as error:
             rows.append([f"world {name}", f"does not work: {error}"])
-    for name in shipped_models():
+
+    def model(name: str) -> str:
+        load_model(name, device="cpu")
+        return "sound"
+
+    def heads(name: str) -> str:
+        return f"sound: {', '.join(EventHeads.from_pretrained(name, device='cpu').config.events)}"
+
+    shipped = [("model", name, model) for name in shipped_models()] + [("event heads", name, heads) for name in complete_folders(SHIPPED_HEADS)]
+    for what, name, check in shipped:
         try:
-            load_model(name, device="cpu")
-            rows.append([f"model {name}", "sound"])
+            rows.append([f"{what} {name}", check(name)])
         except CheckpointError as error:
-            rows.append([f"model {name}", f"damaged: {error} Reinstall worldpack-env."])
-    for name in complete_folders(SHIPPED_HEADS):
-        try:
-            told = EventHeads.from_pretrained(name, device="cpu").config.events
-            rows.append([f"event heads {name}", f"sound: {', '.join(told)}"])
-        except CheckpointError as error:
-            rows.append([f"event heads {name}", f"damaged: {error} Reinstall worldpack-env."])
+            rows.append([f"{what} {name}", f"damaged: {error} Reinstall worldpack-env."])
     if not shipped_models():
         rows.append(["models", "none shipped; train one with worldpack train-model"])
     _table(["what", "found"], rows)

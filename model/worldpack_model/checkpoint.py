@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from worldpack_model.autoencoder import Autoencoder
     from worldpack_model.world_model import WorldPack
 
+T = TypeVar("T")
 FORMAT = 6
 _READS_FROM = {"denoiser": (3, "rotary pairs in another order"), "motion": (5, "a motion model of another kind")}
 """The oldest format whose weights of a part can still be read, and what older ones have."""
@@ -75,14 +76,17 @@ def resolve_device(device: str) -> torch.device:
         raise ValueError(f"There is no device {device!r}; use 'auto', 'cpu' or 'cuda'.") from error
 
 
+def bf16_units() -> set[str]:
+    """This processor's units that multiply bfloat16: ``avx512_bf16`` for vectors, ``amx_bf16`` for matrices; none where torch cannot tell."""
+    units = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return {name for name in ("avx512_bf16", "amx_bf16") if units.get(name)}
+
+
 def has_bf16_units(device: torch.device) -> bool:
     """Whether products of bfloat16 matrices are much faster than those of float32 there; False where torch cannot tell."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    units = torch.cpu.get_capabilities()
-    return bool(units.get("avx512_bf16") or units.get("amx_bf16"))
+    return device.type == "cpu" and bool(bf16_units())
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -131,7 +135,7 @@ def read_manifest(path: Path, *, verify: bool = True) -> dict[str, Any]:
     """
     file = path / "manifest.json"
     if not file.is_file():
-        raise CheckpointError(f"{path} is no checkpoint: it has no manifest.json. Give the folder that train-model wrote, or train again.")
+        raise CheckpointError(f"{path} is no checkpoint: it has no manifest.json. Give the folder that its training wrote, or train again.")
     try:
         manifest = json.loads(file.read_text())
         files = dict(manifest["files"])
@@ -267,8 +271,13 @@ def named_folder(name: str, shipped: Path, what: str) -> Path:
 
 def read_config(path: Path) -> ModelConfig:
     """The model configuration of a checkpoint folder."""
+    return read_config_of(ModelConfig, path)
+
+
+def read_config_of(kind: type[T], path: Path) -> T:
+    """The configuration of a checkpoint folder that holds something of ``kind``."""
     try:
-        return from_dict(ModelConfig, json.loads((path / "config.json").read_text()), str(path / "config.json"))
+        return from_dict(kind, json.loads((path / "config.json").read_text()), str(path / "config.json"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path / 'config.json'} is not JSON ({error}); use another copy.") from error
 

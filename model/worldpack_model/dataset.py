@@ -158,7 +158,7 @@ class LatentDataset:
             chances: ``(N,)`` how often a frame is drawn as the target, relative to others; None draws all alike.
                 An episode's first frame never is one.
         """
-        here = _draw(self.followed() * (1.0 if chances is None else chances[1:].double()), size, generator)
+        here = draw(self.followed() * (1.0 if chances is None else chances[1:].double()), size, generator)
         episode = torch.searchsorted(self.starts, here, right=True) - 1
         target = here + 1 - self.starts[episode]
         cut = torch.where(torch.rand(size, generator=generator) < 0.35, target, 1 + (torch.rand(size, generator=generator) * target).long()).clamp(
@@ -234,7 +234,7 @@ class LatentDataset:
 
     def moves(self, size: int, generator: torch.Generator) -> tuple[Body, torch.Tensor]:
         """Draws ``size`` steps of bodies: each before its step, and the poses ``(size, 5)`` after it. Cheap: no frame is looked at."""
-        return self.steps_from(_draw(self.followed(), size, generator))
+        return self.steps_from(draw(self.followed(), size, generator))
 
     def steps_from(self, here: torch.Tensor) -> tuple[Body, torch.Tensor]:
         """The steps of bodies from frames ``here (B,)``, none an episode's last, and the poses ``(B, 5)`` after them."""
@@ -252,7 +252,7 @@ class LatentDataset:
         return Body(self.poses[here], self.actions[here], self.poses[here][:, :3] - self.poses[before][:, :3], self.actions[before] * moving[:, None])
 
 
-def _draw(weights: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
+def draw(weights: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
     """``(size,) int64`` indices drawn in proportion to ``weights (n,)``, for any n (``torch.multinomial`` takes at most 2^24)."""
     ends = weights.double().cumsum(0)
     # right: an index of no weight ends where the one before it does, and is passed over

@@ -9,8 +9,7 @@ Legend: N frames, H and W their sides, E events.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,16 @@ from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.checkpoint import (
-    CheckpointError,
     load_autoencoder,
     load_state,
     named_folder,
+    read_config_of,
     read_manifest,
     read_tensors,
     resolve_device,
     write_folder,
 )
-from worldpack_model.config import from_dict
-from worldpack_model.dataset import data_id
+from worldpack_model.dataset import data_id, draw
 from worldpack_model.episodes import EpisodeError, EpisodeIndex, happens, in_env_steps
 from worldpack_model.stage import Progress, RunFolder, Stage, claim_folder
 
@@ -93,11 +91,7 @@ class EventHeads(nn.Module):
         """
         path = named_folder(name, SHIPPED_HEADS, "set of event heads")
         read_manifest(path)
-        try:
-            config = from_dict(EventsConfig, json.loads((path / "config.json").read_text()), str(path / "config.json"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path} holds no event heads ({error}); give a folder that train-events wrote.") from error
-        heads = cls(config)
+        heads = cls(read_config_of(EventsConfig, path))
         load_state(heads, {k: v.float() for k, v in read_tensors(path / _FILE).items()}, str(path / _FILE))
         return heads.requires_grad_(False).to(resolve_device(device)).eval()
 
@@ -197,30 +191,35 @@ def train_events(config: TrainEventsConfig, progress: Progress = lambda stage, d
     indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
     data = "+".join(data_id(index) for index in indexes)
     claim_folder(config.out, config, data, may_change=("data", "more_data", "out", "checkpoint_every", "threads", "device"))
-    frames, labels = _labelled(indexes, config)
+    sizes = {(entry.height, entry.width) for index in indexes for entry in index}
+    if len(sizes) > 1:
+        raise EpisodeError(f"The episodes have frames of {len(sizes)} sizes, {sorted(sizes)}; give folders with frames of one size.")
     torch.manual_seed(config.seed)  # initial weights; training itself draws from step generators only
-    heads = EventHeads(EventsConfig(config.events, (frames.shape[1], frames.shape[2]), config.width))
+    heads = EventHeads(EventsConfig(config.events, sizes.pop(), config.width))
     accelerator = Accelerator(cpu=resolve_device(config.device).type == "cpu")
     heads.to(accelerator.device)
     folder = RunFolder(config.out, config.seed, config.checkpoint_every, 0, accelerator, progress)
     stage = Stage(folder, "events", 1, heads, config.steps, config.learning_rate, ema=0.99)
-    some = labels.any(dim=1)
-    chances = torch.where(some, _RARE / some.sum(), (1 - _RARE) / (~some).sum()).double()
-    weights = (1 / (len(frames) * chances)).float()
-    ends = chances.cumsum(0)
-
-    def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        drawn = torch.rand(config.batch_size, generator=generator, dtype=torch.float64) * ends[-1]
-        chosen = torch.searchsorted(ends, drawn, right=True).clamp(max=len(ends) - 1)
-        logits = heads(frames_to_tensor(frames[chosen]).to(accelerator.device))
-        truth, weight = labels[chosen].float().to(logits), weights[chosen, None].to(logits)
-        return (weight * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")).mean(), {}
-
     if stage.resume() < stage.total:
-        stage.run(step, lambda writer, number: None)
+        stage.run(_step(heads, *_labelled(indexes, config), config.batch_size, accelerator.device), lambda writer, number: None)
     heads.load_state_dict(stage.average)
     heads.save(config.out / "heads", {"data_id": data, "steps": config.steps, "model": config.model, "seed": config.seed})
     return config.out / "heads"
+
+
+def _step(heads: EventHeads, frames: torch.Tensor, labels: torch.Tensor, size: int, device: torch.device) -> Callable[..., Any]:
+    """A training step on ``size`` of ``frames (N, H, W, 3) uint8`` with ``labels (N, E) bool``, for :meth:`Stage.run`."""
+    some = labels.any(dim=1)
+    chances = torch.where(some, _RARE / some.sum(), (1 - _RARE) / (~some).sum()).double()
+    weights = (1 / (len(frames) * chances)).float()
+
+    def step(generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        chosen = draw(chances, size, generator)
+        logits = heads(frames_to_tensor(frames[chosen]).to(device))
+        truth, weight = labels[chosen].float().to(logits), weights[chosen, None].to(logits)
+        return (weight * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")).mean(), {}
+
+    return step
 
 
 def _labelled(indexes: Sequence[EpisodeIndex], config: TrainEventsConfig) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,18 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from worldpack_model.checkpoint import bf16_units
 from worldpack_model.config import ModelConfig
 from worldpack_model.geometry import ACTION_DIM, camera_rays, to_local_torch, world_rays_torch
 from worldpack_model.packing import Context, TrajectoryPacking
 
-
-def _multiplies_in_vectors() -> bool:
-    """Whether this processor multiplies bfloat16 in its vector units and has no matrix units; False where torch cannot tell."""
-    units = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(units.get("avx512_bf16") and not units.get("amx_bf16"))
-
-
-_PRODUCTS_ARE_FASTER = _multiplies_in_vectors()
+_PRODUCTS_ARE_FASTER = bf16_units() == {"avx512_bf16"}
 """Whether attention in bfloat16 takes less time as two products than fused, on a processor that does not run compiled code."""
 
 

@@ -420,21 +420,16 @@ def test_splits() -> None:
             split_of(seed)
 
 
-def test_blocks_of_the_wrong_length_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("blocks", "ff00", "blocks are 4 digits, expected 38"), ("events", "oak_log", "events are 'oak_log', expected a list of names")],
+)
+def test_what_a_record_says_in_the_wrong_form_is_named(tmp_path: Path, name: str, value: str, message: str) -> None:
     path = write_episode(tmp_path, make_episode())
     records = json.loads(path.read_text())
-    records[4]["extra_info"]["blocks"] = "ff00"
+    records[4]["extra_info"][name] = value
     path.write_text(json.dumps(records))
-    with pytest.raises(EpisodeFormatError, match="blocks are 4 digits, expected 38"):
-        read_episode(path)
-
-
-def test_events_that_are_no_names_are_named(tmp_path: Path) -> None:
-    path = write_episode(tmp_path, make_episode())
-    records = json.loads(path.read_text())
-    records[4]["extra_info"]["events"] = "oak_log"
-    path.write_text(json.dumps(records))
-    with pytest.raises(EpisodeFormatError, match="events are 'oak_log', expected a list of names"):
+    with pytest.raises(EpisodeFormatError, match=message):
         read_episode(path)
 
 

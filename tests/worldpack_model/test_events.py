@@ -77,6 +77,20 @@ def test_resume_equals_uninterrupted(told: Path, tmp_path: Path, monkeypatch: py
         train_events(config(told, tmp_path / "parts", width=5))
 
 
+def test_a_finished_run_reads_no_frames_again(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_file(train_events(config(told, tmp_path / "run", steps=4)) / "heads.safetensors")
+    monkeypatch.setattr("worldpack_model.events._labelled", lambda *_: pytest.fail("frames were read"))
+    again = load_file(train_events(config(told, tmp_path / "run", steps=4)) / "heads.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_frames_of_several_sizes_are_refused(told: Path, tmp_path: Path) -> None:
+    small = labelled(9)
+    write_episode(tmp_path / "small", replace(small, frames=small.frames[:, :32, :32].copy()))
+    with pytest.raises(EpisodeError, match=r"frames of 2 sizes, \[\(32, 32\), \(64, 64\)\]"):
+        train_events(config(told, tmp_path / "run", more_data=(tmp_path / "small",)))
+
+
 def test_data_that_does_not_tell_is_refused(told: Path, episodes: Path, tmp_path: Path) -> None:
     with pytest.raises(EpisodeError, match="says what happens in its frames"):
         train_events(config(episodes, tmp_path / "a"))

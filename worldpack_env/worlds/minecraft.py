@@ -8,17 +8,18 @@ bounded grid of the embedded world's size, every block a full cube or empty to a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldpack_env.worlds import REACH, BackendUnavailable, EpisodeLost, Surface, WorldView, node_packages
+from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, WorldView, node_packages
 from worldpack_env.worlds.mesh_renderer import GROUPS, QUAD_BYTES, VIEW_DISTANCE, MeshRenderer
 from worldpack_env.worlds.node_process import NodeProcess
 from worldpack_env.worlds.paths import find_spawn
+from worldpack_env.worlds.sight import block_in_sight
 from worldpack_model.geometry import (
     ACTION_DIM,
     DPITCH,
@@ -28,7 +29,6 @@ from worldpack_model.geometry import (
     TICKS_PER_STEP,
     check_action,
     check_pose,
-    forward_vector,
     wrap_degrees,
 )
 
@@ -176,12 +176,13 @@ class MinecraftWorld:
             EpisodeLost: if the Node process fails; the next reset starts another one.
         """
         self._ready()
-        eye = self._state[: _Z + 1] + np.array([-ORIGIN[0], EYE_HEIGHT, -ORIGIN[1]])
-        for cell in cells_along(eye, forward_vector(self._yaw, self._pitch), REACH):
-            if all(0 <= c < side for c, side in zip(cell, SIZE, strict=True)) and self._kinds[cell] == _SOLID:
-                answer, _ = self._ask({"op": "name", "cell": list(cell)})
-                return (str(answer["name"]),)
-        return ()
+        x, y, z = self._state[: _Z + 1].tolist()
+        eye = (x - ORIGIN[0], y + EYE_HEIGHT, z - ORIGIN[1])
+        cell = block_in_sight(eye, self._yaw, self._pitch, self._kinds, lambda kind: kind == _SOLID)
+        if cell is None:
+            return ()
+        answer, _ = self._ask({"op": "name", "cell": list(cell)})
+        return (str(answer["name"]),)
 
     def render(self, pose: ArrayLike) -> NDArray[np.uint8]:
         """The ``(H, W, 3) uint8`` picture from any pose ``(5,)`` of the world last reset to; moves nothing."""
@@ -349,21 +350,6 @@ class MinecraftWorld:
     def _view(self, blocked: bool) -> WorldView:
         pose = np.array([*self._state[: _Z + 1], self._yaw, self._pitch])
         return WorldView(self.render(pose), pose, blocked)
-
-
-def cells_along(eye: NDArray[np.float64], direction: NDArray[np.float64], reach: float) -> Iterator[tuple[int, int, int]]:
-    """The cells of a grid that a ray from ``eye (3,)`` along the unit ``direction (3,)`` enters within ``reach`` blocks, in order."""
-    cell = [math.floor(v) for v in eye]
-    step = [1 if d > 0 else -1 for d in direction]
-    span = [1 / max(abs(float(d)), 1e-12) for d in direction]
-    gap = [s * (c + 1 - e if w > 0 else e - c) for s, c, e, w in zip(span, cell, eye.tolist(), step, strict=True)]
-    while True:
-        yield cell[0], cell[1], cell[2]
-        n = gap.index(min(gap))
-        if gap[n] > reach:
-            return
-        cell[n] += step[n]
-        gap[n] += span[n]
 
 
 def check_size(frame_size: tuple[int, int]) -> tuple[int, int]:

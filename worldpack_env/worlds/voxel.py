@@ -14,8 +14,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from worldpack_env.worlds import REACH, Surface, WorldView, raycast
+from worldpack_env.worlds import Surface, WorldView, raycast
 from worldpack_env.worlds.paths import find_spawn
+from worldpack_env.worlds.sight import block_in_sight
 from worldpack_env.worlds.terrain import (
     AIR,
     BLOCK_KINDS,
@@ -40,7 +41,6 @@ from worldpack_model.geometry import (
     TICKS_PER_STEP,
     check_action,
     check_pose,
-    forward_vector,
     wrap_degrees,
 )
 from worldpack_model.walking import (
@@ -145,27 +145,6 @@ def _sweep(blocks: NDArray[np.uint8], x: float, y: float, z: float, axis: int, d
                         return max(cell - far, 0.0) if way > 0 else min(cell + 1 - near, 0.0)
         cell += way
     return d
-
-
-@njit(cache=True, error_model="numpy")
-def _in_sight(blocks: NDArray[np.uint8], eye: NDArray[np.float64], direction: NDArray[np.float64], reach: float) -> int:
-    """Kind of the first block that a ray from ``eye (3,)`` along the unit ``direction (3,)`` meets within ``reach`` blocks; it passes water."""
-    cell = np.floor(eye).astype(np.int64)
-    step, span, gap = np.empty(3, np.int64), np.empty(3), np.empty(3)
-    for n in range(3):
-        step[n] = 1 if direction[n] > 0.0 else -1
-        span[n] = 1.0 / max(abs(direction[n]), 1e-12)
-        gap[n] = span[n] * (cell[n] + 1 - eye[n] if direction[n] > 0.0 else eye[n] - cell[n])
-    while True:
-        if 0 <= cell[0] < SIZE_X and 0 <= cell[1] < SIZE_Y and 0 <= cell[2] < SIZE_Z:
-            kind = blocks[cell[0], cell[1], cell[2]]
-            if kind != AIR and kind != WATER:
-                return int(kind)
-        n = int(np.argmin(gap))
-        if gap[n] > reach:
-            return int(AIR)
-        cell[n] += step[n]
-        gap[n] += span[n]
 
 
 @njit(cache=True, error_model="numpy")
@@ -367,9 +346,9 @@ class VoxelWorld:
 
     def events(self) -> tuple[str, ...]:
         """The name of the block in the middle of the player's view, if it is within :data:`~worldpack_env.worlds.REACH`; else nothing."""
-        terrain, (x, y, z) = self._ready(), self._state[:3]
-        kind = _in_sight(terrain.blocks, np.array([x, y + EYE_HEIGHT, z]), forward_vector(self._yaw, self._pitch), REACH)
-        return () if kind == AIR else (BLOCK_NAMES[kind],)
+        blocks, (x, y, z) = self._ready().blocks, self._state[:3].tolist()
+        cell = block_in_sight((x, y + EYE_HEIGHT, z), self._yaw, self._pitch, blocks, lambda kind: kind not in (AIR, WATER))
+        return () if cell is None else (BLOCK_NAMES[blocks[cell]],)
 
     def render(self, pose: ArrayLike) -> NDArray[np.uint8]:
         """The ``(H, W, 3) uint8`` picture from any pose ``(5,)`` of the world last reset to; moves nothing."""
