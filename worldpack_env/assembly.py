@@ -73,8 +73,8 @@ class NavOptions(TypedDict, total=False):
     evaluations: int | None
     """Network evaluations per env step; None takes the model's default."""
     compile: bool
-    """Compile the world model for this number of slots: steps are faster on a processor (``worldpack bench speed --compile``), the first one takes a
-    minute (later processes find it on disk). Needs a C++ compiler. Default False."""
+    """Compile the world model for this number of slots: steps are faster on a processor (``worldpack bench speed --compile``), the first one takes
+    two minutes (later processes find it on disk). Needs a C++ compiler. Default False."""
     motion: Choice
     """How an imagined body moves where the model is not sure: ``drawn`` (default), once for each place of an episode, or ``likeliest``."""
     output: Literal["numpy", "torch"]

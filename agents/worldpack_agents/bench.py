@@ -276,6 +276,8 @@ class BenchMemoryConfig:
     """Batch sizes of the comparison of contexts."""
     repeats: int = 60
     """Timed predictions of each setting, one of each in turn."""
+    compile: bool = False
+    """Compile the world models."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     device: str = "auto"
@@ -297,12 +299,16 @@ def bench_memory(config: BenchMemoryConfig, progress: Callable[[str, int, int], 
     if config.threads:
         torch.set_num_threads(config.threads)
     model, other = (WorldPack.from_pretrained(name, device=config.device) for name in (config.model, config.against))
+    if config.compile:
+        for one, slots in itertools.product((model, other), {config.slots, *config.context_slots}):
+            one.compile_for(slots)
     held = [_walked(model, config.slots, frames, progress) for frames in config.histories]
     kept = [int(memory.keyframes.max()) + memory.recent for memory in held]
     times = _in_turn([_prediction(model, memory) for memory in held], config.repeats)
     contexts = [row for slots in config.context_slots for row in _contexts(model, other, slots, config, progress)]
     report = {
         "what": f"WorldPack.predict, milliseconds; ratios are medians over {config.repeats} turns",
+        "compiled": config.compile,
         "history_slots": config.slots,
         "by_history": [{"frames": frames, "kept": kept[i], **_against(times[i], times[0])} for i, frames in enumerate(config.histories)],
         "by_context": contexts,

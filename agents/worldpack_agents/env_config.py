@@ -56,7 +56,7 @@ class EnvConfig:
     """How an imagined body moves where the model is not sure: drawn by its probability, once for each place of an episode, or always as it most
     probably would."""
     compile: bool = False
-    """Compile the world model: faster steps, after a minute at the first start on a machine. Needs a C++ compiler."""
+    """Compile the world model: faster steps, after two minutes at the first start on a machine. Needs a C++ compiler."""
     device: str = "auto"
     """Where the world model runs: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

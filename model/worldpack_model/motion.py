@@ -408,16 +408,22 @@ class _Surroundings(nn.Module):
 def _pairs(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Which pairs of a frame and a block ``inside (B, F, P)`` are to be asked: their places in it, flat, with their frames' and blocks' numbers.
 
-    Four of five blocks are outside of a picture. A processor leaves them out; a GPU would have to tell how many are left, and asks all.
+    Four of five blocks are outside of a picture. A processor leaves them out; a GPU would have to tell how many are left, and asks all, as does
+    compiled code, which knows one shape.
     """
     every = torch.arange(inside.numel(), device=inside.device)
-    pairs = every[inside.flatten()] if inside.device.type in _AT_HAND else every
+    pairs = every if _asks_all(inside) else every[inside.flatten()]
     return pairs, pairs // inside.shape[2], pairs % inside.shape[2]
 
 
+def _asks_all(found: torch.Tensor) -> bool:
+    """Whether every block is asked about in every frame, whatever ``found`` on the way."""
+    return found.device.type not in _AT_HAND or torch.compiler.is_compiling()
+
+
 def _asked(frame: torch.Tensor, count: int) -> tuple[torch.Tensor | slice, torch.Tensor]:
-    """Which of ``count`` frames are asked at all, and which of those ``frame (n,)``, in ascending order, are; a GPU asks all."""
-    if frame.device.type not in _AT_HAND:
+    """Which of ``count`` frames are asked at all, if not all, and which of those ``frame (n,)``, in ascending order, are."""
+    if _asks_all(frame):
         return slice(None), frame
     asked, which = torch.unique_consecutive(frame, return_inverse=True)
     return asked, which

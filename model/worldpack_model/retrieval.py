@@ -5,9 +5,9 @@ Legend: B slots, N remembered frames, F frames of the context, P points probed i
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -81,33 +81,49 @@ def log_score(query: torch.Tensor, poses: torch.Tensor, config: RetrievalConfig)
     return torch.logaddexp(same, opposite) + near
 
 
-def coverage(
-    query: torch.Tensor, poses: torch.Tensor, config: RetrievalConfig, *, vertical_fov: float = VERTICAL_FOV, aspect: float = 1.0
-) -> torch.Tensor:
+class Probes(NamedTuple):
+    """Points in a camera's view, on a grid of its rays at some depths, since nobody knows yet what is there."""
+
+    points: torch.Tensor
+    """``(P, 3)`` float32 in the camera's frame, blocks."""
+    depths: torch.Tensor
+    """``(P,)`` their distances."""
+    half_up: float
+    """Tangent of half the vertical field of view."""
+    half_right: float
+    """Tangent of half the horizontal field of view."""
+
+
+@functools.cache
+def probes_of(grid: tuple[int, int], depths: tuple[float, ...], vertical_fov: float, aspect: float, device: torch.device) -> Probes:
+    """Points on a ``grid`` of rows and columns at ``depths`` in blocks; ``vertical_fov`` in degrees, ``aspect`` is width / height."""
+    rays = torch.from_numpy(camera_rays(*grid, vertical_fov, aspect)).float().reshape(-1, 3)
+    far = torch.tensor(depths).repeat_interleave(len(rays))
+    half_up = math.tan(math.radians(vertical_fov) / 2)
+    return Probes((rays.repeat(len(depths), 1) * far[:, None]).to(device), far.to(device), half_up, half_up * aspect)
+
+
+def coverage(query: torch.Tensor, poses: torch.Tensor, probes: Probes) -> torch.Tensor:
     """How well each remembered frame shows each of P points in the view to predict.
 
-    The points lie on a grid of rays of the view, at the config's depths, since nobody knows yet what is there. A frame that has a point in its
-    picture counts ``min(1, d / d_frame) (1 + cos) / 2``: the nearer the finer, and the more alike the direction the likelier it is the same face
-    of the same thing (``d`` distances to the two eyes, ``cos`` between the two directions).
+    A frame that has a point in its picture counts ``min(1, d / d_frame) (1 + cos) / 2``: the nearer the finer, and the more alike the direction
+    the likelier it is the same face of the same thing (``d`` distances to the two eyes, ``cos`` between the two directions).
 
     Args:
         query: ``(B, 5)`` pose of the frame to predict.
         poses: ``(B, N, 5)`` remembered poses.
-        config: grid and depths.
-        vertical_fov: degrees.
-        aspect: picture width / height.
+        probes: the points.
 
     Returns:
         ``(B, N, P)`` float32 in [0, 1].
     """
-    points, depths = _probes(config.probe_grid, config.probe_depths, vertical_fov, aspect, query.device)
-    half_up = math.tan(math.radians(vertical_fov) / 2)
-    points = points @ camera_axes_torch(query)  # (B, P, 3) from the eye, world axes
+    points = probes.points @ camera_axes_torch(query)  # (B, P, 3) from the eye, world axes
+    depths = probes.depths
     offset = (poses[..., :3] - query[:, None, :3]).float()  # (B, N, 3)
     batch, count = offset.shape[:2]
     axes = camera_axes_torch(poses)
     # right and up in halves of the picture, so that a point is in it where neither is more than ahead
-    axes = axes / axes.new_tensor([half_up * aspect, half_up, 1.0])[:, None]
+    axes = axes / axes.new_tensor([probes.half_right, probes.half_up, 1.0])[:, None]
     seen = (axes.reshape(batch, 3 * count, 3) @ points.mT).reshape(batch, count, 3, -1)
     seen -= axes @ offset[..., None]  # (B, N, 3, P) in each frame's camera
     ahead = seen[:, :, 2]
@@ -116,16 +132,6 @@ def coverage(
     near = torch.rsqrt((depths.square() - 2 * along + offset.square().sum(-1, keepdim=True)).clamp_min(1e-2))  # 1 / d_frame
     cosine = (depths - along / depths) * near
     return inside * (depths * near).clamp(max=1.0) * (0.5 + 0.5 * cosine)
-
-
-@functools.cache
-def _probes(
-    grid: tuple[int, int], depths: tuple[float, ...], vertical_fov: float, aspect: float, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points ``(P, 3)`` float32 on a grid of a camera's rays at some depths, in its frame, and their depths ``(P,)``."""
-    rays = torch.from_numpy(camera_rays(*grid, vertical_fov, aspect)).float().reshape(-1, 3)
-    far = torch.tensor(depths).repeat_interleave(len(rays))
-    return (rays.repeat(len(depths), 1) * far[:, None]).to(device), far.to(device)
 
 
 def known_cells(
@@ -150,26 +156,47 @@ def known_cells(
     Returns:
         ``(B, h, w)`` float32 in [0, 1].
     """
-    shown = coverage(query, poses, dataclasses.replace(config, probe_grid=size), vertical_fov=vertical_fov, aspect=aspect)
+    shown = coverage(query, poses, probes_of(size, config.probe_depths, vertical_fov, aspect, query.device))
     best = shown.nan_to_num(0.0).amax(dim=1).reshape(len(query), len(config.probe_depths), *size)
     return best.mean(dim=1)
 
 
-def _take_by_coverage(
-    shown: torch.Tensor, free: torch.Tensor, fallback: torch.Tensor, count: int, candidates: int
+class Candidates(NamedTuple):
+    """Frames among which ``coverage`` chooses."""
+
+    poses: torch.Tensor
+    """``(B, N, 5)``."""
+    imagined: torch.Tensor
+    """``(B, N) bool``."""
+    there: torch.Tensor
+    """``(B, N) bool`` False where there is no frame to take."""
+
+    def padded(self, count: int) -> Candidates:
+        """As many as ``count`` frames, with empty places at the end."""
+        more = count - self.there.shape[1]
+        pad = torch.nn.functional.pad
+        return Candidates(pad(self.poses, (0, 0, 0, more)), pad(self.imagined, (0, more)), pad(self.there, (0, more)))
+
+
+def take_by_coverage(
+    query: torch.Tensor, among: Candidates, probes: Probes, config: RetrievalConfig, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Greedily takes ``count`` frames by what each adds to what is shown: ``(B, K)`` indices and whether used.
 
+    Among frames that add nothing, those with the best :func:`log_score` come first.
+
     Args:
-        shown: ``(B, N, P)`` from :func:`coverage`.
-        free: ``(B, N) bool`` frames that may be taken.
-        fallback: ``(B, N)`` log scores: the order among frames that add nothing.
+        query: ``(B, 5)`` pose of the frame to predict.
+        among: of which frames.
+        probes: points of the view.
+        config: constants; ``candidates`` frames, those that show most by themselves, are looked at again in each round.
         count: K.
-        candidates: how many frames are looked at again in each round.
     """
-    tie = 1e-4 / (1.0 - fallback.clamp(max=0.0))
-    alone = (shown.sum(-1) + tie).masked_fill(~free, -torch.inf)
-    some = alone.topk(min(candidates, alone.shape[1]), dim=1)
+    shown = coverage(query, among.poses, probes)
+    shown = torch.where(among.imagined[..., None], config.imagined_weight * shown, shown)
+    tie = 1e-4 / (1.0 - log_score(query, among.poses, config).float().clamp(max=0.0))
+    alone = (shown.sum(-1) + tie).masked_fill(~among.there, -torch.inf)
+    some = alone.topk(min(config.candidates, alone.shape[1]), dim=1)
     row = torch.arange(len(shown), device=shown.device)
     shown = shown[row[:, None], some.indices]
     tie = tie.gather(1, some.indices).masked_fill(some.values == -torch.inf, -torch.inf)
@@ -209,6 +236,7 @@ def select(
     imagined: torch.Tensor,
     vertical_fov: float = VERTICAL_FOV,
     aspect: float = 1.0,
+    take: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> Selection:
     """Chooses the context of each slot: the newest frames, then of the rest those that the config's method prefers, best first.
 
@@ -221,6 +249,7 @@ def select(
         imagined: ``(B, N) bool`` True for frames that the model imagined.
         vertical_fov: degrees; for ``coverage``.
         aspect: picture width / height; for ``coverage``.
+        take: :func:`take_by_coverage`, compiled: it is asked about as many frames each time.
     """
     batch, count = steps.shape
     device = steps.device
@@ -235,15 +264,19 @@ def select(
     chosen_used = torch.zeros((batch, packing.retrieved), dtype=torch.bool, device=device)
     if packing.retrieved and count > newest:
         free = (steps >= 0).scatter(1, order.indices, False)
-        score = log_score(query, poses, config)
         if config.method == "coverage":
-            some = score.masked_fill(~free, -torch.inf).topk(min(PREFILTER * config.candidates, count), dim=1)
-            shown = coverage(query, poses.gather(1, some.indices[..., None].expand(-1, -1, 5)), config, vertical_fov=vertical_fov, aspect=aspect)
-            shown = torch.where(imagined.gather(1, some.indices)[..., None], config.imagined_weight * shown, shown)
-            taken, chosen_used = _take_by_coverage(shown, some.values > -torch.inf, some.values.float(), packing.retrieved, config.candidates)
-            chosen_index = some.indices.gather(1, taken)
+            among, most = Candidates(poses, imagined, free), PREFILTER * config.candidates
+            some = torch.arange(count, device=device).expand(batch, -1)
+            if count > most:
+                some = log_score(query, poses, config).masked_fill(~free, -torch.inf).topk(most, dim=1).indices
+                among = Candidates(poses.gather(1, some[..., None].expand(-1, -1, 5)), imagined.gather(1, some), free.gather(1, some))
+            elif take is not None:
+                among = among.padded(most)
+            probes = probes_of(config.probe_grid, config.probe_depths, vertical_fov, aspect, device)
+            taken, chosen_used = (take or take_by_coverage)(query, among, probes, config, packing.retrieved)
+            chosen_index = some.gather(1, taken * chosen_used)
         else:
-            score = score - config.imagined_penalty * imagined
+            score = log_score(query, poses, config) - config.imagined_penalty * imagined
             chosen_index, chosen_used = _take_by_score(score, steps, free, packing.retrieved, config.suppression_steps)
         chosen_index *= chosen_used
 

@@ -5,6 +5,7 @@ Legend: B slots of a call, F context frames, C latent channels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from worldpack_model.motion import (
     was_blocked,
 )
 from worldpack_model.packing import Context
-from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select
+from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select, take_by_coverage
 from worldpack_model.threads import in_parts, part_sizes
 from worldpack_model.transformer import CDiT, PackedContext
 
@@ -100,6 +101,17 @@ class Prediction:
     """``(n, k)`` step numbers of the retrieved frames, best first, -1 where unused."""
 
 
+class _Stages(NamedTuple):
+    """The parts of a prediction that are worth compiling."""
+
+    take: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None
+    """None is :func:`take_by_coverage` as it is."""
+    move: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    prepare: Callable[..., PackedContext]
+    denoise: Callable[..., torch.Tensor]
+    picture: Callable[..., torch.Tensor]
+
+
 class WorldPack(nn.Module):
     """A world model with compressed memory.
 
@@ -119,7 +131,7 @@ class WorldPack(nn.Module):
         self.motion = MotionModel(config)
         self.bf16 = False
         """Whether frames are imagined in bf16 (autocast); see :meth:`in_bf16`."""
-        self._compiled: tuple[Callable[..., Any], ...] = ()
+        self._compiled: _Stages | None = None
         self._compiled_rows: set[int] = set()
 
     @classmethod
@@ -150,18 +162,21 @@ class WorldPack(nn.Module):
         return self
 
     def compile_for(self, rows: int) -> WorldPack:
-        """Compiles the denoiser (``torch.compile``) for calls of :meth:`predict` with ``rows`` slots; others go on as they are. Returns the model.
+        """Compiles the networks (``torch.compile``) for calls of :meth:`predict` with ``rows`` slots; others go on as they are. Returns the model.
 
-        The first such call takes about a minute; torch keeps what it compiled on disk, and later processes take some seconds. Frames differ
-        from those of the uncompiled model by a rounding of bfloat16 here and there.
+        The first such call takes about two minutes; torch keeps what it compiled on disk, and later processes take ten seconds. Frames differ
+        from those of the uncompiled model by a rounding of bfloat16 here and there, poses by a rounding of float32.
 
         Raises:
             RuntimeError: if torch cannot compile here; on a processor it needs a C++ compiler.
         """
-        if not self._compiled:
+        if self._compiled is None:
             check_compiler(self.device)
+            # On a processor called from C++ alone: threads that have a part of the batch each would wait for each other's Python.
+            options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
             # the functions, not the module: a compiled module would be a part of this one, with weights of its own in state_dict()
-            self._compiled = tuple(torch.compile(f, dynamic=False) for f in (self.denoiser.prepare, self.denoiser.forward))
+            stages = self._stages(0)._replace(take=take_by_coverage)
+            self._compiled = _Stages(**{name: torch.compile(f, dynamic=False, options=options) for name, f in stages._asdict().items()})
         self._compiled_rows |= part_sizes(rows) if self.device.type == "cpu" else {rows}
         return self
 
@@ -270,9 +285,61 @@ class WorldPack(nn.Module):
         index = torch.as_tensor(list(slots), device=self.device)
         here = memory.poses[index, memory.newest_column(slots)]
         known = None if poses is None else torch.from_numpy(check_pose(poses, "poses")).to(self.device)
-        row = index[:, None]
         towards = unhindered(here, action) if known is None else known
-        columns = memory.near(slots, towards)
+        body = Body(here, action, memory.motion[index], memory.actions[index])
+        rows: tuple[Any, ...] = (index, memory.near(slots, towards), towards, body, draw_noise(self.latent_shape, generators, self.device))
+        work: Callable[..., tuple[torch.Tensor, ...]] = self._show_at
+        if known is None:
+            chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
+            work, rows = self._move_and_show, (*rows, memory.momentum[index], *chances)
+        work = functools.partial(work, memory, evaluations or self.config.diffusion.evaluations)
+        latents, frames, query, blocked, finite, retrieved, *momentum = in_parts(work, rows, self.denoiser.position.numel())
+        counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum[0] if momentum else None)
+        # from a GPU only this is read back
+        rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))
+        prediction = Prediction(frames if on_device else frames.cpu().numpy(), *rest)
+        memory.settle(slots, counts.cpu().numpy())
+        return prediction
+
+    def _show_at(
+        self,
+        memory: CompressedMemory,
+        evaluations: int,
+        index: torch.Tensor,
+        columns: torch.Tensor,
+        query: torch.Tensor,
+        body: Body,
+        noise: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """What :meth:`_show` gives for slots ``index (B,)``, and the steps ``(B, k)`` of the retrieved frames, of those in ``columns (B, N)``."""
+        context, _, retrieved = self._recall(memory, index, columns, query)
+        return *self._show(context, body, query, noise, evaluations), retrieved
+
+    def _move_and_show(
+        self,
+        memory: CompressedMemory,
+        evaluations: int,
+        index: torch.Tensor,
+        columns: torch.Tensor,
+        towards: torch.Tensor,
+        body: Body,
+        noise: torch.Tensor,
+        momentum: torch.Tensor,
+        chance: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """As :meth:`_show_at`, where the motion model says that the bodies get to, and the momentum ``(B, 5)`` that is left of ``momentum (B, 5)``.
+
+        ``towards (B, 5)`` is what is remembered for, ``chance (B,)`` draws among what the motion model says.
+        """
+        context, near, retrieved = self._recall(memory, index, columns, towards)
+        query, left = self._stages(len(noise)).move(context, body, near, momentum, chance)
+        return *self._show(context, body, query, noise, evaluations), retrieved, left
+
+    def _recall(
+        self, memory: CompressedMemory, index: torch.Tensor, columns: torch.Tensor, towards: torch.Tensor
+    ) -> tuple[Context, Footprints, torch.Tensor]:
+        """The context of slots ``index (B,)`` for a frame at ``towards (B, 5)``, footprints around it, and the steps of the retrieved frames."""
+        row = index[:, None]
         steps, imagined, past = memory.steps[row, columns], memory.imagined[row, columns], memory.poses[row, columns]
         chosen = select(
             self.config.packing,
@@ -283,66 +350,46 @@ class WorldPack(nn.Module):
             imagined=imagined,
             vertical_fov=self.config.vertical_fov,
             aspect=self.config.frame_size[1] / self.config.frame_size[0],
+            take=self._stages(len(index)).take,
         )
         taken, chosen_steps = columns.gather(1, chosen.indices), steps.gather(1, chosen.indices)
         context = Context(
             latents=memory.latents[row, taken].float(),
-            poses=memory.poses[row, taken],
+            poses=past.gather(1, chosen.indices[..., None].expand(-1, -1, 5)),
             ages=memory.length[index, None] - chosen_steps,
             imagined=imagined.gather(1, chosen.indices),
             used=chosen.used,
         )
-        evaluations = evaluations or self.config.diffusion.evaluations
-        noise = draw_noise(self.latent_shape, generators, self.device)
-        body = Body(here, action, memory.motion[index], memory.actions[index])
-        if known is None:
-            near = footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined)
-            chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
-            rows = (context, body, near, noise, memory.momentum[index], *chances)
-            latents, frames, query, blocked, finite, momentum = self._in_parts(self._move_and_show, rows, evaluations)
-        else:
-            momentum = None
-            latents, frames, query, blocked, finite = self._in_parts(self._show, (context, body, known, noise), evaluations)
-        counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum)
         retrieved = torch.where(chosen.used, chosen_steps, -1)[:, retrieved_columns(self.config.packing)]
-        # from a GPU only this is read back
-        rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))
-        prediction = Prediction(frames if on_device else frames.cpu().numpy(), *rest)
-        memory.settle(slots, counts.cpu().numpy())
-        return prediction
+        return context, footprints(self.config.packing, query=towards, poses=past, steps=steps, imagined=imagined), retrieved
 
-    def _in_parts(self, work: Callable[..., tuple[torch.Tensor, ...]], rows: tuple[Any, ...], evaluations: int) -> tuple[torch.Tensor, ...]:
-        size = self.denoiser.position.numel()
-        return in_parts(lambda *part: work(*part, evaluations=evaluations), rows, size)
-
-    def _move_and_show(
-        self,
-        context: Context,
-        body: Body,
-        near: Footprints,
-        noise: torch.Tensor,
-        momentum: torch.Tensor,
-        chance: torch.Tensor | None = None,
-        *,
-        evaluations: int,
-    ) -> tuple[torch.Tensor, ...]:
-        """As :meth:`_show`, where the motion model says that the bodies get to, and the momentum ``(B, 5)`` that is left of ``momentum (B, 5)``.
-
-        ``chance (B,)`` draws among what it says.
-        """
+    def _move(
+        self, context: Context, body: Body, near: Footprints, momentum: torch.Tensor, chance: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Poses ``(B, 5)`` that bodies get to, and the momentum ``(B, 5)`` that is left."""
         moves = self.motion(body, (context, near))
         motion, left = footed(body, momentum, moves, moves.likeliest if chance is None else moves.drawn(chance))
-        query = advance(body.pose, body.action, motion)
-        return *self._show(context, body, query, noise, evaluations=evaluations), left
+        return advance(body.pose, body.action, motion), left
 
-    def _show(self, context: Context, body: Body, query: torch.Tensor, noise: torch.Tensor, *, evaluations: int) -> tuple[torch.Tensor, ...]:
+    def _picture(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures ``(B, 3, H, W)`` of latents."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            pictures = self.autoencoder.decode(latents)
+        return pictures.float()
+
+    def _stages(self, rows: int) -> _Stages:
+        """What a prediction of ``rows`` slots is made by, compiled if it was asked for."""
+        if self._compiled is not None and rows in self._compiled_rows:
+            return self._compiled
+        return _Stages(None, self._move, self.denoiser.prepare, self.denoiser.forward, self._picture)
+
+    def _show(self, context: Context, body: Body, query: torch.Tensor, noise: torch.Tensor, evaluations: int) -> tuple[torch.Tensor, ...]:
         """Latents, frames, poses ``query (B, 5)``, whether the way there was blocked, and whether all is finite."""
         local = realised(body.pose, query).float()
         latents = self.imagine(context, query, body.action, local, noise, evaluations)
         finite = torch.isfinite(latents).flatten(1).all(dim=1) & torch.isfinite(query).all(dim=1)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            pictures = self.autoencoder.decode(torch.where(finite[:, None, None, None], latents, 0.0))
-        frames = tensor_to_frames(pictures.float())
+        # bytes by themselves: compiled with the rest, numbers are moved one by one
+        frames = tensor_to_frames(self._stages(len(noise)).picture(torch.where(finite[:, None, None, None], latents, 0.0)))
         frames = torch.where(finite[:, None, None, None], frames, 0)
         return latents, frames, query, was_blocked(body.action, local), finite
 
@@ -357,11 +404,10 @@ class WorldPack(nn.Module):
     ) -> torch.Tensor:
         """Samples latents ``(B, C, h, w)`` at poses ``query (B, 5)`` from a context and unit ``noise (B, C, h, w)``."""
         motion = torch.cat([local, query[:, 4:5].to(local.dtype)], dim=-1)
-        compiled = len(noise) in self._compiled_rows
-        prepare, denoise = self._compiled if compiled else (self.denoiser.prepare, self.denoiser)
+        stages = self._stages(len(noise))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            packed = prepare(context, query)
-            return sample(lambda z, level: denoise(z, level, actions, motion, packed).float(), noise, evaluations=evaluations)
+            packed = stages.prepare(context, query)
+            return sample(lambda z, level: stages.denoise(z, level, actions, motion, packed).float(), noise, evaluations=evaluations)
 
     def loss(self, batch: Batch, generator: torch.Generator, *, unseen_weight: float = 1.0, through_sampler: bool = False) -> Loss:
         """Training loss of the denoiser on one batch: the mean square error of the predicted clean latent (1.0 is knowing nothing).

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worldpack_model.config import Level, PackingConfig, RetrievalConfig
 from worldpack_model.geometry import VERTICAL_FOV
-from worldpack_model.retrieval import coverage, known_cells, log_score, retrieved_columns, select
+from worldpack_model.retrieval import Probes, coverage, known_cells, log_score, probes_of, retrieved_columns, select
 
 SCORE = RetrievalConfig(method="score")
 PAPER = RetrievalConfig(method="score", sigma_forward=0.01, sigma_lateral=10.0, mu_opposite=1.0, weight_same=1.0, weight_opposite=1.0, sharpness=1.0)
@@ -22,6 +22,10 @@ def walk(n: int, seed: int) -> torch.Tensor:
     poses[:, [0, 2]] = torch.randn(n, 2, generator=g, dtype=torch.float64).cumsum(0)
     poses[:, 3] = torch.rand(n, generator=g, dtype=torch.float64) * 360 - 180
     return poses
+
+
+def probes(config: RetrievalConfig) -> Probes:
+    return probes_of(config.probe_grid, config.probe_depths, VERTICAL_FOV, 1.0, torch.device("cpu"))
 
 
 def choose(poses: torch.Tensor, query: torch.Tensor, packing: PackingConfig, config: RetrievalConfig, **kinds: torch.Tensor):
@@ -116,7 +120,7 @@ def poses_of(*rows: tuple[float, ...]) -> torch.Tensor:
 def test_coverage_of_the_same_pose_is_whole_and_of_a_turned_back_nothing() -> None:
     query = poses_of((3, 64, -2, 40, 10))
     past = poses_of((3, 64, -2, 40, 10), (3, 64, -2, -140, 0))[None]
-    shown = coverage(query, past, RetrievalConfig())[0]
+    shown = coverage(query, past, probes(RetrievalConfig()))[0]
     assert torch.allclose(shown[0], torch.ones_like(shown[0]), atol=1e-4)
     assert not shown[1].any()
 
@@ -130,7 +134,7 @@ def test_coverage_against_points_placed_by_hand() -> None:
         (0, 0, 40, 180, 0),  # ahead, looking back: both in view, from the other side
         (10, 0, 5, 90, 0),  # ten blocks beside the near point and looking at it, square to the view
     )[None]
-    shown = coverage(poses_of((0, 0, 0, 0, 0)), past, config)[0]
+    shown = coverage(poses_of((0, 0, 0, 0, 0)), past, probes(config))[0]
     assert shown[0].tolist() == pytest.approx([0.0, 1.0])
     assert shown[1].tolist() == pytest.approx([5 / 15, 30 / 40], abs=1e-4)
     assert shown[2].tolist() == pytest.approx([0.0, 0.0], abs=1e-4)
@@ -143,7 +147,7 @@ def test_coverage_ends_at_the_edge_of_the_picture() -> None:
     half = VERTICAL_FOV / 2
     past[0, :, 3] = torch.tensor([half - 0.5, half + 0.5, 0, 0])
     past[0, :, 4] = torch.tensor([0, 0, half - 0.5, half + 0.5])
-    seen = coverage(torch.zeros(1, 5, dtype=torch.float64), past, config)[0, :, 0] > 0
+    seen = coverage(torch.zeros(1, 5, dtype=torch.float64), past, probes(config))[0, :, 0] > 0
     assert seen.tolist() == [True, False, True, False]
 
 
@@ -156,7 +160,7 @@ def test_rigid_motion_leaves_coverage(seed: int, turn: float, shift: float) -> N
     moved[:, 0], moved[:, 2] = poses[:, 0] * math.cos(a) - poses[:, 2] * math.sin(a) + shift, poses[:, 0] * math.sin(a) + poses[:, 2] * math.cos(a)
     moved[:, 3] += turn + 360
     config = RetrievalConfig(probe_grid=(2, 3))
-    before, after = coverage(poses[:1], poses[None], config), coverage(moved[:1], moved[None], config)
+    before, after = (coverage(place[:1], place[None], probes(config)) for place in (poses, moved))
     assert float(((before - after).abs() > 1e-3).float().mean()) < 0.01, "only points on the very edge of a picture may change sides"
 
 

@@ -15,7 +15,7 @@ from worldpack_model.autoencoder import tensor_to_frames
 from worldpack_model.compiler import check_compiler
 from worldpack_model.config import PRESETS, MemoryConfig, ModelConfig
 from worldpack_model.packing import Context
-from worldpack_model.world_model import WorldPack
+from worldpack_model.world_model import WorldPack, _Stages
 
 ACTIONS = np.zeros((3, 9), np.float32)
 ACTIONS[:, 0], ACTIONS[1, 8] = 1, 22.5
@@ -257,23 +257,29 @@ def test_compiled_for_some_rows_only() -> None:
     try:
         torch.set_num_threads(1)
 
-        def shown(slots: int) -> np.ndarray:
+        def shown(slots: int) -> tuple[np.ndarray, ...]:
             memory, gens = start(plain, slots), generators(*range(slots))
-            return np.stack([plain.predict(memory, range(slots), ACTIONS[:slots], gens).frames for _ in range(2)])
+            made = [plain.predict(memory, range(slots), ACTIONS[:slots], gens) for _ in range(3)]
+            return np.stack([p.frames for p in made]), np.stack([p.poses for p in made]), np.stack([p.retrieved for p in made])
 
         before = [shown(slots) for slots in (1, 2)]
         plain.compile_for(2)
         calls = []
-        plain._compiled = tuple(
-            lambda *a, f=f: calls.append(len(a[0].latents if isinstance(a[0], Context) else a[0])) or f(*a) for f in plain._compiled
+        assert plain._compiled is not None
+        plain._compiled = _Stages(
+            **{
+                name: lambda *a, f=f, name=name: calls.append((name, len(a[0].latents if isinstance(a[0], Context) else a[0]))) or f(*a)
+                for name, f in plain._compiled._asdict().items()
+            }
         )
         after = [shown(slots) for slots in (1, 2)]
     finally:
         torch.set_num_threads(torch_threads)
-    assert calls, "two rows are compiled"
-    assert set(calls) == {2}, "one row is not"
-    for one, other in zip(before, after, strict=True):
-        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+    assert set(calls) == {(name, 2) for name in _Stages._fields}, "two rows are compiled, all that can be; one row is not"
+    for (frames, poses, retrieved), other in zip(before, after, strict=True):
+        assert np.abs(frames.astype(int) - other[0].astype(int)).max() <= 1
+        assert np.abs(poses - other[1]).max() < 1e-5
+        assert np.array_equal(retrieved, other[2])
     assert set(plain.state_dict()) == names, "compiled code is no part of the weights"
 
 
