@@ -171,9 +171,11 @@ class CompressedMemory:
         pose = self.poses[index, ring]  # (n, 5)
         row, near = index[:, None], self._near(index, pose, int(held.max()))[:, self.recent :]
         others = self.poses[row, near]
-        offset = (others[..., :3] - pose[:, None, :3]).norm(dim=-1)
-        turn = wrap_degrees_torch(others[..., 3:] - pose[:, None, 3:]).norm(dim=-1)
-        same = (self.steps[row, near] >= 0) & (offset < self.config.min_distance) & (turn < self.config.min_angle)
+        # coordinate by coordinate: torch adds up rows of three slowly
+        x, y, z, yaw, pitch = (others - pose[:, None]).unbind(-1)
+        yaw, pitch = wrap_degrees_torch(yaw), wrap_degrees_torch(pitch)
+        close = (x * x + y * y + z * z < self.config.min_distance**2) & (yaw * yaw + pitch * pitch < self.config.min_angle**2)
+        same = (self.steps[row, near] >= 0) & close
         fresh = where & ~same.any(dim=1)
         if int(held.max()) >= self.latents.shape[1] - self.recent:
             self._grow()
@@ -205,6 +207,11 @@ class CompressedMemory:
         more = self.boxes.new_full((self.num_slots, stretches - self.boxes.shape[1], 2, 3), torch.nan)
         self.boxes = torch.cat([self.boxes, more], dim=1)
 
+    @property
+    def most_near(self) -> int:
+        """How many columns :meth:`near` gives at most: ``recent + nearby``, rounded up to whole stretches."""
+        return self.recent + _whole_stretches(self.config.nearby)
+
     def near(self, slots: Sequence[int], poses: torch.Tensor) -> torch.Tensor:
         """Columns to look at for predictions of ``slots`` around ``poses``: the newest frames, and keyframes.
 
@@ -215,7 +222,7 @@ class CompressedMemory:
             poses: ``(n, 5)``.
 
         Returns:
-            ``(n, k) int64``, k at most ``recent + nearby`` (rounded up to whole stretches), no column twice; empty ones have step -1.
+            ``(n, k) int64``, k at most :attr:`most_near`, no column twice; empty ones have step -1.
         """
         return self._near(self._index(slots), poses, int(self._known(slots)[:, 1].max()))
 
@@ -224,10 +231,11 @@ class CompressedMemory:
             return torch.arange(self.recent + held, device=index.device).expand(len(index), -1)
         boxes = self.boxes[index, : _whole_stretches(held) // STRETCH]
         place = poses[:, None, :3].to(boxes)
-        gap = torch.maximum(boxes[:, :, 0] - place, place - boxes[:, :, 1]).clamp_min(0).square().sum(-1)
+        gap = torch.maximum(boxes[:, :, 0] - place, place - boxes[:, :, 1]).clamp_min(0).square()
         # a place within many boxes is most likely near what lies around the middle of the smallest
-        middle = (boxes.mean(dim=2) - place).square().sum(-1)
-        far = (gap + 1e-3 * middle).nan_to_num(torch.inf)
+        middle = (0.5 * (boxes[:, :, 0] + boxes[:, :, 1]) - place).square()
+        x, y, z = (gap + 1e-3 * middle).unbind(-1)
+        far = (x + y + z).nan_to_num(torch.inf)
         wanted = min(_whole_stretches(self.config.nearby) // STRETCH, far.shape[1])
         stretch = far.topk(wanted, dim=1, largest=False).indices
         columns = (stretch[:, :, None] * STRETCH + torch.arange(STRETCH, device=index.device)).flatten(1)

@@ -192,9 +192,23 @@ def take_by_coverage(
         config: constants; ``candidates`` frames, those that show most by themselves, are looked at again in each round.
         count: K.
     """
+    most, score = PREFILTER * config.candidates, log_score(query, among.poses, config)
+    if score.shape[1] > most:
+        best = score.masked_fill(~among.there, -torch.inf).topk(most, dim=1)
+        gathered = best.indices[..., None].expand(-1, -1, 5)
+        among = Candidates(among.poses.gather(1, gathered), among.imagined.gather(1, best.indices), among.there.gather(1, best.indices))
+        taken, used = _take_by_coverage(query, among, score.gather(1, best.indices), probes, config, count)
+        return best.indices.gather(1, taken * used), used
+    return _take_by_coverage(query, among, score, probes, config, count)
+
+
+def _take_by_coverage(
+    query: torch.Tensor, among: Candidates, score: torch.Tensor, probes: Probes, config: RetrievalConfig, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`take_by_coverage`, ``among`` all; ``score (B, N)`` is the log score."""
     shown = coverage(query, among.poses, probes)
     shown = torch.where(among.imagined[..., None], config.imagined_weight * shown, shown)
-    tie = 1e-4 / (1.0 - log_score(query, among.poses, config).float().clamp(max=0.0))
+    tie = 1e-4 / (1.0 - score.float().clamp(max=0.0))
     alone = (shown.sum(-1) + tie).masked_fill(~among.there, -torch.inf)
     some = alone.topk(min(config.candidates, alone.shape[1]), dim=1)
     row = torch.arange(len(shown), device=shown.device)
@@ -237,6 +251,7 @@ def select(
     vertical_fov: float = VERTICAL_FOV,
     aspect: float = 1.0,
     take: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None,
+    room: int = 0,
 ) -> Selection:
     """Chooses the context of each slot: the newest frames, then of the rest those that the config's method prefers, best first.
 
@@ -249,7 +264,8 @@ def select(
         imagined: ``(B, N) bool`` True for frames that the model imagined.
         vertical_fov: degrees; for ``coverage``.
         aspect: picture width / height; for ``coverage``.
-        take: :func:`take_by_coverage`, compiled: it is asked about as many frames each time.
+        take: :func:`take_by_coverage`, compiled: what it is asked about has one of two sizes, one for few frames and one for many.
+        room: N at most, for ``take``.
     """
     batch, count = steps.shape
     device = steps.device
@@ -265,16 +281,11 @@ def select(
     if packing.retrieved and count > newest:
         free = (steps >= 0).scatter(1, order.indices, False)
         if config.method == "coverage":
-            among, most = Candidates(poses, imagined, free), PREFILTER * config.candidates
-            some = torch.arange(count, device=device).expand(batch, -1)
-            if count > most:
-                some = log_score(query, poses, config).masked_fill(~free, -torch.inf).topk(most, dim=1).indices
-                among = Candidates(poses.gather(1, some[..., None].expand(-1, -1, 5)), imagined.gather(1, some), free.gather(1, some))
-            elif take is not None:
-                among = among.padded(most)
+            among, fewest = Candidates(poses, imagined, free), PREFILTER * config.candidates
+            if take is not None:
+                among = among.padded(fewest if count <= fewest else max(room, count))
             probes = probes_of(config.probe_grid, config.probe_depths, vertical_fov, aspect, device)
-            taken, chosen_used = (take or take_by_coverage)(query, among, probes, config, packing.retrieved)
-            chosen_index = some.gather(1, taken * chosen_used)
+            chosen_index, chosen_used = (take or take_by_coverage)(query, among, probes, config, packing.retrieved)
         else:
             score = log_score(query, poses, config) - config.imagined_penalty * imagined
             chosen_index, chosen_used = _take_by_score(score, steps, free, packing.retrieved, config.suppression_steps)
@@ -315,7 +326,8 @@ def footprints(packing: PackingConfig, *, query: torch.Tensor, poses: torch.Tens
         imagined: ``(B, N) bool`` True for frames that the model imagined.
     """
     oldest = 0 if packing.retrieved else (steps.max(dim=1, keepdim=True).values - packing.recent + 1).clamp_min(0)
-    far = (poses[..., :3] - query[:, None, :3]).square().sum(-1).masked_fill(steps < oldest, torch.inf)
+    x, y, z = (poses[..., :3] - query[:, None, :3]).square().unbind(-1)
+    far = (x + y + z).masked_fill(steps < oldest, torch.inf)
     near = far.topk(min(FOOTPRINTS, far.shape[1]), dim=1, largest=False)
     used = near.values < torch.inf
     return Footprints(poses[..., :3].gather(1, near.indices[..., None].expand(-1, -1, 3)), imagined.gather(1, near.indices) & used, used)

@@ -351,6 +351,7 @@ class WorldPack(nn.Module):
             vertical_fov=self.config.vertical_fov,
             aspect=self.config.frame_size[1] / self.config.frame_size[0],
             take=self._stages(len(index)).take,
+            room=memory.most_near,
         )
         taken, chosen_steps = columns.gather(1, chosen.indices), steps.gather(1, chosen.indices)
         context = Context(
