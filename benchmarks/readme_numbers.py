@@ -331,7 +331,7 @@ def train_table(data: dict[str, Any]) -> list[str]:
     shares = data["share_of_time"]
     return [
         f"**How fast is training in it?** {data['what']}: {data['env_steps_per_second']:.0f} env steps/s on {machine['cores']} cores",
-        f"({machine['processor']}, {data['precision']}), updates included.",
+        f"({machine['processor']}, {data['precision']}{', compiled' if data['compiled'] else ''}), updates included.",
         "",
         "| " + " | ".join(shares) + " |",
         "|---" * len(shares) + "|",
@@ -417,8 +417,8 @@ def memory_table(data: dict[str, Any]) -> list[str]:
     """What memory costs."""
     machine = data["provenance"]["machine"]
     lines = [
-        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}); ratios are medians over turns,",
-        "one prediction of each in every turn.",
+        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}{', compiled' if data['compiled'] else ''});",
+        "ratios are medians over turns, one prediction of each in every turn.",
         "",
         "| | milliseconds | ratio |",
         "|---|---|---|",
@@ -539,8 +539,8 @@ PARTS = (
         "worldpack bench speed --compile --out benchmarks/results/speed.json --picture docs/images/roofline.png",
         speed_table,
     ),
-    ("train.json", "worldpack bench train --out benchmarks/results/train.json", train_table),
-    ("memory.json", "worldpack bench memory --out benchmarks/results/memory.json", memory_table),
+    ("train.json", "worldpack bench train --compile --out benchmarks/results/train.json", train_table),
+    ("memory.json", "worldpack bench memory --compile --threads 1 --out benchmarks/results/memory.json", memory_table),
     ("render_speed.json", "python benchmarks/render_speed.py > benchmarks/results/render_speed.json", render_table),
     ("minecraft_speed.json", "python benchmarks/minecraft_speed.py > benchmarks/results/minecraft_speed.json", engines_table),
 )
