@@ -415,9 +415,9 @@ def thousand_table(data: dict[str, Any]) -> list[str]:
 
 def memory_table(data: dict[str, Any]) -> list[str]:
     """What memory costs."""
-    machine = data["provenance"]["machine"]
+    machine, how = data["provenance"]["machine"], ", compiled" if data["compiled"] else ""
     lines = [
-        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}{', compiled' if data['compiled'] else ''});",
+        f"**What does memory cost?** One prediction on {machine['torch_threads']} cores ({machine['processor']}{how});",
         "ratios are medians over turns, one prediction of each in every turn.",
         "",
         "| | milliseconds | ratio |",
