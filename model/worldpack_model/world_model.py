@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
-from worldpack_model.compiler import check_compiler
+from worldpack_model.compiler import check_compiler, compiled
 from worldpack_model.config import ModelConfig, Precision
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
@@ -172,11 +172,9 @@ class WorldPack(nn.Module):
         """
         if self._compiled is None:
             check_compiler(self.device)
-            # On a processor called from C++ alone: threads that have a part of the batch each would wait for each other's Python.
-            options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
             # the functions, not the module: a compiled module would be a part of this one, with weights of its own in state_dict()
             stages = self._stages(0)._replace(take=take_by_coverage)
-            self._compiled = _Stages(**{name: torch.compile(f, dynamic=False, options=options) for name, f in stages._asdict().items()})
+            self._compiled = _Stages(**{name: compiled(stage, self.device) for name, stage in stages._asdict().items()})
         self._compiled_rows |= part_sizes(rows) if self.device.type == "cpu" else {rows}
         return self
 

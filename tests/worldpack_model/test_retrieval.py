@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from worldpack_model.config import Level, PackingConfig, RetrievalConfig
 from worldpack_model.geometry import VERTICAL_FOV
-from worldpack_model.retrieval import Probes, coverage, known_cells, log_score, probes_of, retrieved_columns, select
+from worldpack_model.retrieval import Candidates, Probes, coverage, known_cells, log_score, probes_of, retrieved_columns, select, take_by_coverage
 
 SCORE = RetrievalConfig(method="score")
 PAPER = RetrievalConfig(method="score", sigma_forward=0.01, sigma_lateral=10.0, mu_opposite=1.0, weight_same=1.0, weight_opposite=1.0, sharpness=1.0)
@@ -205,3 +206,20 @@ def test_known_cells_are_those_some_frame_shows() -> None:
     assert half[:, 5:].all()
     assert not half[:, :3].any()
     assert torch.equal(known(away, turned, none), known(turned))
+
+
+@pytest.mark.parametrize("count", [12, 40, 256, 257, 300])
+def test_what_compiled_code_is_asked_has_one_of_two_sizes(count: int) -> None:
+    packing, config, sizes = PackingConfig(), RetrievalConfig(), []
+    poses, steps = walk(count, 3)[None], torch.arange(count)[None]
+    asked = {"query": poses[:, -1] + 0.3, "poses": poses, "steps": steps, "imagined": steps % 3 == 0}
+
+    def take(query: torch.Tensor, among: Candidates, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(among.there.shape[1])
+        return take_by_coverage(query, among, *rest)
+
+    plain, padded = select(packing, config, **asked), select(packing, config, **asked, take=take, room=320)
+    assert sizes == [256 if count <= 256 else 320]
+    assert torch.equal(plain.used, padded.used)
+    assert torch.equal(plain.indices, padded.indices)
+    assert int(plain.used.sum()) == min(count, packing.frames)
