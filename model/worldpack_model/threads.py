@@ -40,7 +40,7 @@ def in_parts(work: Callable[..., tuple[torch.Tensor, ...]], arguments: tuple[Any
         cuts = _cuts(len(first), threads)
         parts = len(cuts) - 1
         within = max(1, min(threads // parts, len(first) // parts * size // WORTH_A_THREAD))
-        pieces = [_rows(arguments, slice(a, b)) for a, b in itertools.pairwise(cuts)]
+        pieces = [rows_of(arguments, slice(a, b)) for a, b in itertools.pairwise(cuts)]
         # the last part is this thread's own
         others = [_pool(os.getpid(), threads).submit(_with_threads, within, work, piece) for piece in pieces[:-1]]
         try:
@@ -70,9 +70,9 @@ def _with_threads(threads: int, work: Callable[..., tuple[torch.Tensor, ...]], a
         return work(*arguments)
 
 
-def _rows(value: Any, part: slice) -> Any:
+def rows_of(value: Any, part: slice | torch.Tensor) -> Any:
     """The same rows of every tensor of a nest of tuples, named or not."""
-    some = (entry[part] if isinstance(entry, torch.Tensor) else _rows(entry, part) for entry in value)
+    some = (entry[part] if isinstance(entry, torch.Tensor) else rows_of(entry, part) for entry in value)
     return type(value)(*some) if hasattr(value, "_fields") else tuple(some)
 
 

@@ -35,7 +35,7 @@ from worldpack_model.motion import (
 )
 from worldpack_model.packing import Context
 from worldpack_model.retrieval import Footprints, footprints, retrieved_columns, select, take_by_coverage
-from worldpack_model.threads import in_parts, part_sizes
+from worldpack_model.threads import in_parts, part_sizes, rows_of
 from worldpack_model.transformer import CDiT, PackedContext
 
 
@@ -132,7 +132,10 @@ class WorldPack(nn.Module):
         self.bf16 = False
         """Whether frames are imagined in bf16 (autocast); see :meth:`in_bf16`."""
         self._compiled: _Stages | None = None
+        self._compiled_for: set[int] = set()
+        """Slots of a call ..."""
         self._compiled_rows: set[int] = set()
+        """... and of the parts that threads make of it."""
 
     @classmethod
     def from_pretrained(cls, name: str, *, device: str = "auto", precision: Precision = "auto") -> WorldPack:
@@ -162,7 +165,7 @@ class WorldPack(nn.Module):
         return self
 
     def compile_for(self, rows: int) -> WorldPack:
-        """Compiles the networks (``torch.compile``) for calls of :meth:`predict` with ``rows`` slots; others go on as they are. Returns the model.
+        """Compiles the networks (``torch.compile``) for calls of :meth:`predict` with ``rows`` slots, or more than half as many. Returns the model.
 
         The first such call takes about two minutes; torch keeps what it compiled on disk, and later processes take ten seconds. Frames differ
         from those of the uncompiled model by a rounding of bfloat16 here and there, poses by a rounding of float32.
@@ -175,8 +178,13 @@ class WorldPack(nn.Module):
             # the functions, not the module: a compiled module would be a part of this one, with weights of its own in state_dict()
             stages = self._stages(0)._replace(take=take_by_coverage)
             self._compiled = _Stages(**{name: compiled(stage, self.device) for name, stage in stages._asdict().items()})
+        self._compiled_for.add(rows)
         self._compiled_rows |= part_sizes(rows) if self.device.type == "cpu" else {rows}
         return self
+
+    def _filled(self, rows: int) -> int:
+        """How many rows a prediction of ``rows`` is made of, what is too many thrown away: compiled code for some more takes less time than none."""
+        return min((n for n in self._compiled_for if rows <= n < 2 * rows), default=rows)
 
     @property
     def device(self) -> torch.device:
@@ -291,7 +299,11 @@ class WorldPack(nn.Module):
             chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
             work, rows = self._move_and_show, (*rows, memory.momentum[index], *chances)
         work = functools.partial(work, memory, evaluations or self.config.diffusion.evaluations)
-        latents, frames, query, blocked, finite, retrieved, *momentum = in_parts(work, rows, self.denoiser.position.numel())
+        filled = self._filled(len(slots))
+        if filled > len(slots):
+            rows = rows_of(rows, torch.arange(filled, device=self.device).clamp_max(len(slots) - 1))
+        made = in_parts(work, rows, self.denoiser.position.numel())
+        latents, frames, query, blocked, finite, retrieved, *momentum = (part[: len(slots)] for part in made)
         counts = memory.put(slots, latents, query, action, imagined=True, where=finite, momentum=momentum[0] if momentum else None)
         # from a GPU only this is read back
         rest = (part.cpu().numpy() for part in (query, blocked, finite, retrieved))

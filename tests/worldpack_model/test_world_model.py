@@ -262,8 +262,8 @@ def test_compiled_for_some_rows_only() -> None:
             made = [plain.predict(memory, range(slots), ACTIONS[:slots], gens) for _ in range(3)]
             return np.stack([p.frames for p in made]), np.stack([p.poses for p in made]), np.stack([p.retrieved for p in made])
 
-        before = [shown(slots) for slots in (1, 2)]
-        plain.compile_for(2)
+        before = [shown(slots) for slots in (1, 2, 3)]
+        plain.compile_for(3)
         calls = []
         assert plain._compiled is not None
         plain._compiled = _Stages(
@@ -272,10 +272,11 @@ def test_compiled_for_some_rows_only() -> None:
                 for name, f in plain._compiled._asdict().items()
             }
         )
-        after = [shown(slots) for slots in (1, 2)]
+        after = [shown(slots) for slots in (1, 2, 3)]
     finally:
         torch.set_num_threads(torch_threads)
-    assert set(calls) == {(name, 2) for name in _Stages._fields}, "two rows are compiled, all that can be; one row is not"
+    assert set(calls) == {(name, 3) for name in _Stages._fields}, "all that can be compiled is, and two rows are filled up to three; one row is not"
+    assert len(calls) == 2 * 3 * (len(_Stages._fields) + plain.config.diffusion.evaluations - 1)
     for (frames, poses, retrieved), other in zip(before, after, strict=True):
         assert np.abs(frames.astype(int) - other[0].astype(int)).max() <= 1
         assert np.abs(poses - other[1]).max() < 1e-5
