@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
@@ -131,6 +131,8 @@ class TrainAgentConfig:
     """Episodes of each."""
     eval_in: tuple[Where, ...] = ("real",)
     """Where: real, imagined, or both. The agent that does best in the first is kept in best/."""
+    eval_max_episode_steps: int | None = None
+    """Their longest; none is as long as the episodes of training. For agents that train in short stretches of a longer task."""
     eval_videos: int = 1
     """How many of the episodes TensorBoard shows as moving pictures."""
     policy_device: str = "cpu"
@@ -149,6 +151,8 @@ class TrainAgentConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.eval_videos < 0:
             raise ValueError(f"eval_videos must be at least 0, not {self.eval_videos}.")
+        if self.eval_max_episode_steps is not None and self.eval_max_episode_steps < 1:
+            raise ValueError(f"eval_max_episode_steps must be at least 1, not {self.eval_max_episode_steps}.")
         if self.num_envs * self.ppo.n_steps < 2:
             raise ValueError("An update needs at least two transitions; raise num_envs or n_steps.")
         if not 0 <= self.real_envs < self.num_envs or (self.real_envs and self.where == "real"):
@@ -165,7 +169,10 @@ class TrainAgentConfig:
             raise ValueError(f"seed must not be below 0, got {self.seed}.")
 
 
-_MAY_CHANGE: Final = ("out", "progress", "keep_checkpoints", "policy_device", "eval_every", "eval_episodes", "eval_in", "eval_videos")
+_MAY_CHANGE: Final = (
+    *("out", "progress", "keep_checkpoints", "policy_device"),
+    *("eval_every", "eval_episodes", "eval_in", "eval_max_episode_steps", "eval_videos"),
+)
 """Settings that do not decide the result and may differ when a run is continued."""
 
 
@@ -281,7 +288,7 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
         callbacks.append(
             EvalCallback(
                 config.out,
-                config.env,
+                replace(config.env, max_episode_steps=config.eval_max_episode_steps or config.env.max_episode_steps),
                 config.eval_in,
                 every=config.eval_every,
                 episodes=config.eval_episodes,

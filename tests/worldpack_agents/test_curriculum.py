@@ -147,6 +147,15 @@ def test_evaluation_changes_nothing_and_keeps_the_best(tmp_path: Path) -> None:
     assert moving.info["duration"] == FRAME_MS
 
 
+def test_short_stretches_are_judged_by_the_whole_task(tmp_path: Path) -> None:
+    env = EnvConfig(nav_range=15, num_starts=4, max_episode_steps=4)
+    train_agent(small(tmp_path, env=env, where="real", total_steps=256, eval_every=256, eval_episodes=3, eval_max_episode_steps=11))
+    (line,) = read_curve(tmp_path / FILE)
+    assert line["length"]["mean"] == 11, "fifteen blocks are further than four steps, and than eleven"  # type: ignore[index]
+    with pytest.raises(ValueError, match="eval_max_episode_steps must be at least 1"):
+        small(tmp_path, env=env, where="real", eval_max_episode_steps=0)
+
+
 def test_a_gif_shows_every_frame() -> None:
     frames = np.zeros((3, 8, 10, 3), np.uint8)
     frames[1, 2:4] = (200, 30, 30)
