@@ -490,6 +490,7 @@ STUDIES = {
     "memory-abca": "memory-abca",
     "curriculum": "curriculum --seeds 0 1 2 3 4 --change 'in=\"real\"' total_steps=4096 eval_every=1024",
     "find": "find",
+    "horizon": "horizon --change env.compile=true",
 }
 FIND = "worldpack compare --task Find --episodes 100 --replays 2 --videos 0 --out runs/compare-find --agents " + " ".join(
     [*(f"runs/study-find/{kind}-{seed}" for kind in ("imagined", "engine") for seed in (0, 1)), "random"]
