@@ -352,6 +352,38 @@ def coverage_table(data: dict[str, Any]) -> list[str]:
     return lines + [f"| {loop} | " + " | ".join(triple(shown[name]["4"]) for name in names) + " |" for loop, shown in data["shown"].items()]
 
 
+def surfaces_table(data: dict[str, Any]) -> list[str]:
+    """Squared error by what pixels show."""
+    words = {
+        "another given frame": "another of the given frames",
+        "no given frame": "none of the given frames",
+        "sky": "sky",
+    }
+    levels = [name for name in data["rows"][0]["classes"] if name not in words]
+    for i, name in enumerate(levels):
+        count, size = name.split(" of ")
+        frames = ("the best" if count == "1" else f"the best {count}") if i == 0 else f"the next {count}"
+        words[name] = f"{frames} of the retrieved frames{', in full' if size == '1/1' else f', in {size} of the tokens'}"
+    rows = [r for r in data["rows"] if r["evaluations"] == data["default"]]
+    lines = [
+        f"**Where is the error?** Pixels of the way home in {data['worlds']} held-out worlds, poses given, by what showed the block face that they",
+        "show before (the engine tells): the best of the retrieved frames that did. Shares of all pixels and of the squared error, means of",
+        f"worlds; PSNR in dB at {data['default']} evaluations a step, at one, and of the autoencoder.",
+        "",
+        "| loop | frames | shown by | pixels | squared error | PSNR | with one evaluation | autoencoder |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    one = {(r["task"], r["where"]): r["classes"] for r in data["rows"] if r["evaluations"] == 1}
+    for r in rows:
+        for i, (name, found) in enumerate(r["classes"].items()):
+            lines.append(
+                f"| {r['task'] if i == 0 and r['where'] == 'revisits' else ''} | {r['where'] if i == 0 else ''} | {words[name]} "
+                f"| {100 * found['share_of_pixels'][0]:.1f} % | {100 * found['share_of_squared_error'][0]:.1f} % | {found['psnr']:.1f} "
+                f"| {one[r['task'], r['where']][name]['psnr']:.1f} | {found['psnr_autoencoder']:.1f} |"
+            )
+    return lines
+
+
 def render_table(data: dict[str, Any]) -> list[str]:
     """Pictures a second of the embedded world."""
     machine = data["provenance"]["machine"]
@@ -481,7 +513,15 @@ def schedules_table(data: dict[str, Any]) -> list[str]:
     return lines
 
 
-WITHOUT_INTERVALS = ("speed.json", "train.json", "render_speed.json", "memory.json", "thousand_steps.json", "minecraft_speed.json")
+WITHOUT_INTERVALS = (
+    "speed.json",
+    "train.json",
+    "render_speed.json",
+    "memory.json",
+    "thousand_steps.json",
+    "minecraft_speed.json",
+    "error_by_surface.json",
+)
 
 STUDIES = {
     "budget": "budget",
@@ -518,6 +558,7 @@ PARTS = (
     ("evaluations.json", "python benchmarks/evaluations.py > benchmarks/results/evaluations.json", evaluations_table),
     ("thousand_steps.json", "python benchmarks/thousand_steps.py > benchmarks/results/thousand_steps.json", thousand_table),
     ("retrieval_coverage.json", "python benchmarks/retrieval_coverage.py > benchmarks/results/retrieval_coverage.json", coverage_table),
+    ("error_by_surface.json", "python benchmarks/error_by_surface.py > benchmarks/results/error_by_surface.json", surfaces_table),
     ("demo.json", "worldpack demo", demo_table),
     (
         "minecraft_compare.json",

@@ -64,6 +64,8 @@ class Rollout:
     """``(n, 5)``."""
     revisit: NDArray[np.bool_]
     """``(n,)`` the true view was given before."""
+    retrieved: NDArray[np.int64]
+    """``(n, k)`` numbers of the frames that were retrieved for each, best first, -1 where unused."""
 
 
 def imagine(
@@ -102,6 +104,7 @@ def imagine(
         ends.append(len(episode) if steps is None else min(len(episode), begin + steps))
     shown: list[list[NDArray[np.uint8]]] = [[] for _ in episodes]
     believed: list[list[Floats]] = [[] for _ in episodes]
+    retrieved: list[list[NDArray[np.int64]]] = [[] for _ in episodes]
     longest = max(end - begin for end, begin in zip(ends, begins, strict=True))
     for k in range(longest):
         active = [i for i in range(len(episodes)) if begins[i] + k < ends[i]]
@@ -113,6 +116,7 @@ def imagine(
         for row, i in enumerate(active):
             shown[i].append(p.frames[row])
             believed[i].append(p.poses[row])
+            retrieved[i].append(p.retrieved[row])
         progress(k + 1, longest)
     rollouts = []
     for i, (episode, begin) in enumerate(zip(episodes, begins, strict=True)):
@@ -126,6 +130,7 @@ def imagine(
                 np.stack(believed[i]),
                 episode.poses[begin : ends[i]],
                 revisited(episode.poses, begin)[: ends[i] - begin],
+                np.stack(retrieved[i]),
             )
         )
     return rollouts

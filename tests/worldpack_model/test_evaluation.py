@@ -29,6 +29,10 @@ def test_imagined_frame_t_stands_for_recorded_frame_t(model: WorldPack) -> None:
         assert len(r.frames) == len(r.truth) == min(10, len(episode) - begin)
         assert np.array_equal(r.truth[0], episode.frames[begin])
         assert r.poses == pytest.approx(episode.poses[begin : begin + len(r.frames)])
+        before = begin + np.arange(len(r.frames))[:, None]
+        assert r.retrieved.shape == (len(r.frames), model.config.packing.retrieved)
+        assert ((r.retrieved >= -1) & (r.retrieved < before)).all()
+        assert (r.retrieved[:, 0] >= 0).any()
     with pytest.raises(ValueError, match="expected 1 .. 19"):
         imagine(model, episodes[1:], [20])
 
