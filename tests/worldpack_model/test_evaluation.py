@@ -104,6 +104,6 @@ def test_drift_counts_height() -> None:
     """A body a block too high has strayed a block."""
     frames, poses = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8), np.zeros((4, 5))
     believed = poses + np.array([0, 1, 0, 3, 0])
-    scores = _scores([Rollout(1, frames, frames, frames, believed, poses, np.ones(4, bool))])
+    scores = _scores([Rollout(1, frames, frames, frames, believed, poses, np.ones(4, bool), np.full((4, 1), -1))])
     assert scores["final_drift_blocks"][0] == 1.0
     assert scores["median_final_turn_degrees"][0] == 3.0
