@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -12,7 +14,7 @@ from worldpack_env.goals import GOAL_OBS
 from worldpack_env.rollout import Rollout
 from worldpack_env.simulator import Simulator
 from worldpack_env.starts import StartBank, StartMode
-from worldpack_env.tasks import NAVIGATE_STEPS, make_task
+from worldpack_env.tasks import NAVIGATE_STEPS, Task, make_task
 from worldpack_model.config import Precision, lookup
 from worldpack_model.motion import Choice
 
@@ -116,11 +118,11 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
         from worldpack_env.reality import Reality
 
         size = options.get("frame_size", (64, 64) if bank is None else bank.frame_size)
-        simulator = Reality(world, num_slots, frame_size=size, mission=task.mission, event=task.event)
         if tensors:
             from worldpack_model.checkpoint import resolve_device
 
             device = resolve_device(options.get("device", "auto"))
+        simulator = Reality(world, num_slots, frame_size=size, mission=task.mission, event=task.event)
     else:
         from worldpack_env.imagination import Imagination, load_heads, load_world_model
 
@@ -148,8 +150,25 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
 
             simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size, event=task.event)])
         device = model.device if tensors else None
+    with closing_on_error(simulator):
+        return _rollout(simulator, task, device, options, keep_history=keep_history), action_set
+
+
+@contextmanager
+def closing_on_error(held: Simulator | Rollout) -> Iterator[None]:
+    """Closes what is held if the block ends with an error: engines may be processes, and none stays behind."""
+    try:
+        yield
+    except BaseException:
+        held.close()
+        raise
+
+
+def _rollout(simulator: Simulator, task: Task, device: torch.device | None, options: NavOptions, *, keep_history: bool) -> Rollout:
+    """A rollout on the given starts, or on those that the options ask for."""
+    bank, limit = options.get("starts"), options.get("max_episode_steps")
+    world = options.get("world", "voxel" if task.mission is None else "minerl")
     owns_bank = bank is None
-    limit = options.get("max_episode_steps")
     if task.mission is not None:
         limit = NAVIGATE_STEPS if limit is None else limit
         bank = bank or StartBank.from_spawns(
@@ -166,14 +185,13 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             size=options.get("num_starts", 64),
             frame_size=simulator.frame_size,
         )
-    rollout = Rollout(
+    return Rollout(
         simulator,
         task,
         bank,
-        goal_obs=goal_obs,
+        goal_obs=options.get("goal_obs"),
         max_episode_steps=limit,
         keep_history=keep_history,
         owns_bank=owns_bank,
         device=device,
     )
-    return rollout, action_set

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Unpack
 
 from worldpack_env.actions import ActionSet
-from worldpack_env.assembly import NavOptions, assemble
+from worldpack_env.assembly import NavOptions, assemble, closing_on_error
 from worldpack_env.rollout import Observation, Rollout, RolloutSnapshot, read_options
 from worldpack_env.starts import StartBank
 
@@ -35,7 +35,8 @@ class NavEnv(gym.Env[Observation, Any]):
     """A navigation episode in an imagined or a real world, whatever :class:`Rollout`'s simulator is.
 
     Observation: a dict of ``image (H, W, 3) uint8`` and the goal's entry (``goals.GoalView``). Reward: ``tasks``. ``info``:
-    ``Rollout.info``, and ``model_failure`` = True where the episode was truncated because the prediction was not finite.
+    ``Rollout.info``, and ``model_failure`` = True where the episode was truncated because the simulator lost it: a prediction that
+    is not finite, or an engine that could not go on.
 
     ``reset(options={"start_index": i})`` begins at start i of the bank, ``options={"start": start}`` at any start.
     """
@@ -192,7 +193,8 @@ def make_nav_env(*, render_mode: str | None = None, **options: Unpack[NavOptions
         **options: see ``assembly.NavOptions``.
     """
     rollout, action_set = assemble(1, keep_history=render_mode is not None, **options)
-    return NavEnv(rollout, action_set, render_mode=render_mode)
+    with closing_on_error(rollout):
+        return NavEnv(rollout, action_set, render_mode=render_mode)
 
 
 # Gymnasium looks for the render modes of a function entry point here, and then offers "human" and "rgb_array_list" by itself.

@@ -71,6 +71,8 @@ class Imagination:
         self.model, self.num_slots, self.evaluations, self.motion = model, num_slots, evaluations, motion
         height, width = model.config.frame_size
         self.frame_size = (int(height), int(width))
+        self.num_retrieved = int(model.config.packing.retrieved)
+        self.failure = "the world model predicted frames that are not finite: check it with `worldpack eval-model` before training in it"
         self._tell: Callable[[Any], NDArray[np.bool_]] | None = None
         if event is not None:
             if heads is None:
@@ -110,7 +112,7 @@ class Imagination:
             poses=self._poses[rows],
             blocked=np.zeros(n, np.bool_),
             failed=np.zeros(n, np.bool_),
-            retrieved=np.full((n, self.model.config.packing.retrieved), -1, np.int64),
+            retrieved=np.full((n, self.num_retrieved), -1, np.int64),
             event=None if self._tell is None else self._tell(frames),
         )
 

@@ -30,7 +30,13 @@ class Mixture:
         self.parts = tuple(parts)
         self.frame_size = parts[0].frame_size
         self.num_slots = sum(part.num_slots for part in parts)
+        self.num_retrieved = max(part.num_retrieved for part in parts)
         self._first = np.cumsum([0, *(part.num_slots for part in parts)])
+
+    @property
+    def failure(self) -> str:
+        """What it means that a slot is lost, in each of the simulators."""
+        return "; or ".join(part.failure for part in self.parts)
 
     def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
         """Begins a new episode in each of ``slots``."""
@@ -46,8 +52,8 @@ class Mixture:
         order = np.argsort(np.concatenate([rows for rows, _ in answers]), kind="stable")
         views = [views for _, views in answers]
         events = [v.event for v in views if v.event is not None]
-        width = max(v.retrieved.shape[1] for v in views)
-        padded = [np.pad(v.retrieved, ((0, 0), (0, width - v.retrieved.shape[1])), constant_values=-1) for v in views]
+        # as wide whoever is asked: engines' slots may begin alone
+        padded = [np.pad(v.retrieved, ((0, 0), (0, self.num_retrieved - v.retrieved.shape[1])), constant_values=-1) for v in views]
         return Views(
             frames=np.concatenate([np.asarray(v.frames) for v in views])[order],
             poses=np.concatenate([v.poses for v in views])[order],

@@ -58,7 +58,8 @@ class Reality:
         if num_slots < 1:
             raise ValueError(f"num_slots is {num_slots}, expected at least 1.")
         self.num_slots, self.frame_size = num_slots, (int(frame_size[0]), int(frame_size[1]))
-        self.name = world
+        self.name, self.num_retrieved = world, 0
+        self.failure = f"the engine {world!r} lost them"
         self.worlds: list[World] = []
         self._event = event
         self._last: dict[int, _Shown] = {}
@@ -112,6 +113,7 @@ class Reality:
             return self._told(slot, self.worlds[slot].step(action))
         except EpisodeLost as error:
             LOGGER.warning("Slot %d lost its episode: %s", slot, error)
+            self.failure = f"the engine {self.name!r} lost them, last with: {str(error).rstrip('.')}"
             return None
 
     def _told(self, slot: int, view: WorldView) -> _Shown:

@@ -38,7 +38,7 @@ Observation = dict[str, Any]
 
 
 class SimulatorFailedError(RuntimeError):
-    """So many episodes were lost to failed predictions that going on makes no sense."""
+    """So many episodes were lost that going on makes no sense."""
 
 
 class Outcome(NamedTuple):
@@ -166,6 +166,7 @@ class Rollout:
             "limit": np.zeros(n, np.int64),
             "start_index": np.full(n, -1, np.int64),
             "shortest": np.zeros(n),
+            "retrieved": np.full((n, simulator.num_retrieved), -1, np.int64),
         }
         self._state: TaskState | None = None
         self._starts: list[Start | None] = [None] * n
@@ -238,7 +239,7 @@ class Rollout:
         state.hear(views.mission, views.event)
         rows = list(slots)
         now = self._now
-        self._allocate(views.retrieved.shape[1], state)
+        self._allocate(state)
         self._show(rows, views)
         now["success"][rows], now["walked"][rows], now["elapsed"][rows] = False, 0.0, 0
         now["start_index"][rows], now["shortest"][rows] = indices, [self.task.shortest(start) for start in chosen]
@@ -257,18 +258,16 @@ class Rollout:
         loop = {len(name): name for name in LOOP_RANGES}[len(start.waypoints)]
         return default_step_limit(loop, nav_range=start.nav_range, mode=start.mode)
 
-    def _allocate(self, retrieved: int, like: TaskState) -> None:
-        """Makes what has a size that only the first views and starts tell."""
+    def _allocate(self, like: TaskState) -> None:
+        """Makes the state, whose form only the first starts tell."""
         if self._state is None:
-            n = self.num_slots
-            self._now["retrieved"] = np.full((n, retrieved), -1, np.int64)
-            self._state = TaskState.empty(n, like)
+            self._state = TaskState.empty(self.num_slots, like)
 
     def advance(self, slots: Sequence[int], actions: NDArray[np.float32]) -> Outcome:
         """Steps ``slots`` with action vectors ``(n, 9)``.
 
         Raises:
-            SimulatorFailedError: if too large a share of all episodes was lost to failed predictions.
+            SimulatorFailedError: if too large a share of all episodes was lost.
         """
         rows = list(slots)
         now = self._now
@@ -308,11 +307,10 @@ class Rollout:
 
     def _count_failures(self, slots: list[int]) -> None:
         self._failures += len(slots)
-        LOGGER.warning("The simulator lost slots %s (prediction not finite); %d of %d episodes so far.", slots, self._failures, self._episodes)
+        LOGGER.warning("The simulator lost slots %s; %d of %d episodes so far (%s).", slots, self._failures, self._episodes, self.simulator.failure)
         if self._failures >= FAILURES_TOLERATED and self._failures > FAILURE_SHARE * self._episodes:
             raise SimulatorFailedError(
-                f"{self._failures} of {self._episodes} episodes were lost to predictions that are not finite; "
-                "check the world model (`worldpack eval-model`) before training in it."
+                f"{self._failures} of {self._episodes} episodes were lost, more than can be learned from: {self.simulator.failure}."
             )
 
     # ------------------------------------------------------------------------------------------------------------------ showing
@@ -414,7 +412,7 @@ class Rollout:
         if len(rows) != len(snapshot.starts):
             raise ValueError(f"The snapshot holds {len(snapshot.starts)} slots, {len(rows)} were asked for.")
         self.simulator.restore(slots, snapshot.simulator)
-        self._allocate(snapshot.arrays["retrieved"].shape[1], snapshot.state)
+        self._allocate(snapshot.state)
         for name, array in snapshot.arrays.items():
             self._now[name][rows] = array
         _some(self._state).put(rows, snapshot.state)

@@ -30,7 +30,8 @@ class Views:
     blocked: NDArray[np.bool_]
     """``(n,)`` True where something stopped the commanded walk."""
     failed: NDArray[np.bool_]
-    """``(n,)`` True where the simulator lost this slot (non-finite prediction); its frame is the last good one."""
+    """``(n,)`` True where the simulator lost this slot (a prediction that is not finite, an engine that lost its episode); its frame is the last
+    good one."""
     retrieved: NDArray[np.int64]
     """``(n, k)`` step numbers of the remembered frames the picture was predicted from, -1 where unused; k is 0 in engines.
     Step numbers count the frames of the episode from its first context frame, which is 0."""
@@ -46,6 +47,12 @@ class Simulator(Protocol):
     num_slots: int
     frame_size: tuple[int, int]
     """(height, width) in pixels."""
+    num_retrieved: int
+    """k: remembered frames that a picture is predicted from, at most; 0 in engines."""
+
+    @property
+    def failure(self) -> str:
+        """What it means here that a slot is lost and what to do about it, for messages; no full stop."""
 
     def start(self, slots: Sequence[int], starts: Sequence[Start], seeds: Sequence[int]) -> Views:
         """Begins a new episode in each of ``slots`` and shows its first frame.

@@ -342,7 +342,7 @@ class StartBank:
         lookup(_RECORDED_AS, loop, "loop")
         lookup(dict.fromkeys(MODES), mode, "start mode")
         if mode == "turn" and loop == "AB":
-            raise ValueError("GoTo has no way home, so its starts cannot be of mode 'turn'; use start='spawn'.")
+            raise ValueError("Starts of this task have no way home, so they cannot be of mode 'turn'; use start='spawn'.")
         if nav_range < 3:
             raise ValueError(f"nav_range is {nav_range}, expected at least 3 blocks (a goal is reached within 2).")
         self._source, self._size, self._made = source, size, cast(dict[int, Start], {})

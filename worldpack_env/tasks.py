@@ -232,7 +232,7 @@ class GoTo(LoopNav):
             ValueError: if a start is for another loop, or begins on the way home, which this task does not have.
         """
         if any(start.mode == "turn" for start in starts):
-            raise ValueError("GoTo has no way home, so its starts cannot be of mode 'turn'; use start='spawn'.")
+            raise ValueError(f"The task {self.name} has no way home, so its starts cannot be of mode 'turn'; use start='spawn'.")
         return super().begin(starts)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Unpack
 
 from worldpack_env.actions import ActionSet
-from worldpack_env.assembly import NavOptions, assemble
+from worldpack_env.assembly import NavOptions, assemble, closing_on_error
 from worldpack_env.env import RENDER_FPS, RENDER_MODES, NavSnapshot, check_render_mode, stream_state
 from worldpack_env.rollout import Observation, Rollout, read_options
 from worldpack_env.starts import StartBank
@@ -317,4 +317,5 @@ def make_nav_vector_env(
         **options: see ``assembly.NavOptions``.
     """
     rollout, action_set = assemble(num_envs, keep_history=render_mode is not None, **options)
-    return NavVectorEnv(rollout, action_set, autoreset_mode=autoreset_mode, render_mode=render_mode)
+    with closing_on_error(rollout):
+        return NavVectorEnv(rollout, action_set, autoreset_mode=autoreset_mode, render_mode=render_mode)

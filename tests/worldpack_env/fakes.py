@@ -256,7 +256,7 @@ class CountingSimulator:
     A start whose goal lies L blocks ahead thus ends after L - 2 steps (goals are reached within 2 blocks).
     """
 
-    frame_size = SIZE
+    frame_size, num_retrieved, failure = SIZE, 0, "it counted wrong"
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots

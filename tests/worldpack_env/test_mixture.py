@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.worldpack_env.fakes import CountingWorld, FakeModel, make_start
+from tests.worldpack_env.fakes import CountingWorld, FakeModel, make_bank, make_start
 from worldpack_env.assembly import assemble
 from worldpack_env.imagination import Imagination
 from worldpack_env.mixture import Mixture
 from worldpack_env.reality import Reality
+from worldpack_env.rollout import Rollout
+from worldpack_env.tasks import make_task
 
 
 def parts() -> tuple[Imagination, Reality]:
@@ -36,6 +38,17 @@ def test_every_slot_is_that_of_its_own_simulator_in_any_order() -> None:
         assert (views.retrieved[np.argsort(order)][2:] == -1).all()
     some = both.step([4], np.zeros((1, 9), np.float32))
     assert some.frames.shape == (1, 40, 40, 3)
+    assert some.retrieved.shape == (1, 3)  # whoever is asked
+
+
+def test_engines_slots_may_end_alone() -> None:
+    rollout = Rollout(Mixture(parts()), make_task("goto"), make_bank("AB"))
+    rngs = [np.random.default_rng(i) for i in range(5)]
+    rollout.begin([3], rngs[:1])  # also first of all
+    rollout.begin(range(5), rngs)
+    rollout.advance(range(5), np.zeros((5, 9), np.float32))
+    rollout.begin([2, 4], rngs[:2])
+    assert rollout.info(range(5))["retrieved"].shape == (5, 3)
 
 
 def test_episodes_are_copied_within_their_own_kind() -> None:

@@ -165,6 +165,30 @@ def test_bad_options_say_what_there_is(options: dict[str, Any], message: str) ->
             make(**fill, **options)  # type: ignore[operator]
 
 
+MORE_BAD: list[dict[str, Any]] = [{"max_episode_steps": 0}, {"starts": make_bank("AB")}, {"render_mode": "human"}, {"autoreset_mode": "never"}]
+
+
+@pytest.mark.parametrize("options", [*(options for options, _ in BAD if options.get("real")), *MORE_BAD])
+def test_no_engine_stays_open_after_a_mistake(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Reality] = []
+    closed: list[Reality] = []
+
+    class Watched(Reality):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            opened.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    monkeypatch.setattr("worldpack_env.reality.Reality", Watched)
+    with pytest.raises(ValueError):
+        make_nav_vector_env(2, **{"real": True, "world": "counting", **options})  # type: ignore[arg-type]
+    assert all(simulator in closed for simulator in opened)
+    assert opened or options not in MORE_BAD
+
+
 def test_a_world_without_heads_of_its_own_is_told_so() -> None:
     bank = StartBank.from_starts([make_start(context=1)], loop="AB")
     with pytest.raises(ValueError, match=r"no set of event heads 'counting'.*shipped \(voxel\)"):

@@ -262,6 +262,7 @@ def test_an_episode_that_an_engine_loses_has_failed_on_its_last_view() -> None:
     assert after.failed.tolist() == [True, False]
     assert np.array_equal(after.frames[0], before.frames[0]) and np.array_equal(after.poses[0], before.poses[0])
     assert not np.array_equal(after.frames[1], before.frames[1])
+    assert simulator.failure == "the engine 'counting' lost them, last with: The player drowned"
     again = simulator.start([0], [make_start(seed=4)], [0])
     assert not again.failed.any() and not simulator.step([0], actions[:1]).failed.any()
     simulator.close()

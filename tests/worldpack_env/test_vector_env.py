@@ -473,7 +473,7 @@ def test_a_simulator_that_keeps_failing_stops_the_run() -> None:
     env, model = imagined_env(2)
     env.reset(seed=0)
     model.lose = {0, 1}
-    with pytest.raises(SimulatorFailedError, match=r"check the world model"):
+    with pytest.raises(SimulatorFailedError, match=r"not finite: check it with `worldpack eval-model`"):
         for _ in range(FAILURES_TOLERATED):
             env.step(np.zeros(2, np.int64))
     assert env.rollout._failures >= FAILURES_TOLERATED
