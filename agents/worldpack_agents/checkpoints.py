@@ -118,7 +118,8 @@ def write_checkpoint(run: Path, steps: int, save: Callable[[Path], None], about:
         shutil.rmtree(path)
     os.replace(temporary, path)
     _sync(folder)
-    for old in checkpoints(run, into)[:-keep]:
+    others = [other for other in checkpoints(run, into) if other != path]  # what was just written stays, whatever its number
+    for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)
     for torn in folder.glob(".step_*.new"):
         shutil.rmtree(torn, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from worldpack_agents.callbacks import cut_curve, save_policy
+from worldpack_agents.callbacks import StopOnSignal, cut_curve, save_policy
 from worldpack_agents.checkpoints import BEST, LoadedAgent, newest_checkpoint, write_checkpoint
 from worldpack_agents.env_config import EnvConfig, Where
 from worldpack_agents.evaluate import summarise
@@ -41,6 +41,7 @@ class EvalCallback(BaseCallback):
         recurrent: bool,
         warm_up: bool,
         from_step: int,
+        stop: StopOnSignal,
         videos: int = 0,
         model: Any = None,
     ) -> None:
@@ -55,17 +56,20 @@ class EvalCallback(BaseCallback):
             recurrent: whether the policy carries a state.
             warm_up: whether that begins after the frames before an episode.
             from_step: where training goes on; later lines are dropped, they will be made again.
+            stop: asks for a stop, after which nothing is evaluated any more.
             videos: how many of the episodes TensorBoard shows, as pictures that move.
             model: a loaded ``WorldPack`` to imagine with, None loads the task's.
         """
         super().__init__()
         self._run, self._where, self._every, self._episodes, self._recurrent = run, tuple(where), every, episodes, recurrent
-        self._warm_up, self._videos = warm_up, videos
+        self._warm_up, self._videos, self._stop = warm_up, videos, stop
         self._env, self._model, self._last = env.with_split("val", num_starts=episodes), model, from_step
         self._open: dict[Where, tuple[Rollout, ActionSet]] = {}
         cut_curve(run / FILE, from_step)
         kept = newest_checkpoint(run, BEST)
-        self._best = (kept[1]["success"], kept[1]["return"]) if kept is not None and kept[1]["steps"] <= from_step else (-1.0, 0.0)
+        # also one from beyond the step where training goes on: that policy is there, and this is what it reached
+        comparable = kept is not None and kept[1]["in"] == self._where[0]
+        self._best = (kept[1]["success"], kept[1]["return"]) if kept is not None and comparable else (-1.0, 0.0)
 
     def _on_step(self) -> bool:
         return True
@@ -76,7 +80,8 @@ class EvalCallback(BaseCallback):
             self._evaluate(steps)
 
     def _on_training_end(self) -> None:
-        if self.model.num_timesteps > self._last:
+        # who asks for a stop may not wait: what was learned is saved at once, and evaluated where the run goes on
+        if self.model.num_timesteps > self._last and self._stop.asked is None:
             self._evaluate(self.model.num_timesteps)
         for rollout, _ in self._open.values():
             rollout.close()

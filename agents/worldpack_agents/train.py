@@ -272,6 +272,7 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
     model.set_logger(Logger(str(config.out), writers))
     bar = ProgressBar(config.total_steps) if config.progress else None
     callbacks: list[BaseCallback] = []
+    stop = StopOnSignal()
     more: Callable[[], dict[str, Any]] = dict
     if config.curriculum.teacher != "none":
         lessons = lessons_of(config.curriculum, config.env)
@@ -295,11 +296,12 @@ def _train(config: TrainAgentConfig, envs: SB3VecEnv, newest: tuple[Path, dict[s
                 recurrent=recurrent,
                 warm_up=recurrent and config.policy.warm_up,
                 from_step=steps,
+                stop=stop,
                 videos=config.eval_videos,
                 model=world_model,
             )
         )
-    with StopOnSignal() as stop:
+    with stop:
         saver = SegmentCheckpoints(config.out, seed=config.seed, every=config.checkpoint_every, keep=config.keep_checkpoints, stop=stop, more=more)
         saver.init_callback(model)
         saver.begin_segment(saved=newest is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import pytest
 import torch
 
 from tests.worldpack_agents.agent_fakes import quadrants
-from worldpack_agents.callbacks import read_curve, segment_seed
-from worldpack_agents.checkpoints import checkpoints, load_agent, newest_checkpoint, read_policy_tensors
+from worldpack_agents.callbacks import StopOnSignal, read_curve, segment_seed
+from worldpack_agents.checkpoints import BEST, checkpoints, load_agent, newest_checkpoint, read_policy_tensors, write_checkpoint
 from worldpack_agents.env_config import EnvConfig
 from worldpack_agents.policies import PolicyConfig
 from worldpack_agents.rollouts import AgentPolicy, open_rollout, play
@@ -205,6 +206,67 @@ def test_signals_are_given_back_after_training(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 0
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *successes: float) -> list[float]:
+    """Evaluations that find these successes, one after the other; the list holds what is left."""
+    left = list(successes)
+
+    def found(played: object) -> dict[str, object]:
+        return {"steps": 1, "success": {"mean": left.pop(0)}, "return": {"mean": 0.0}, "spl": {"mean": 0.0}}
+
+    monkeypatch.setattr("worldpack_agents.eval_callback.summarise", found)
+    return left
+
+
+def best(run: Path) -> list[tuple[int, float]]:
+    kept = [json.loads((path / "manifest.json").read_text()) for path in checkpoints(run, BEST)]
+    return [(one["steps"], one["success"]) for one in kept]
+
+
+def test_the_best_agent_stays_when_training_goes_back_to_an_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(
+        tmp_path, env=EnvConfig(nav_range=5, num_starts=2), where="real", eval_every=128, eval_episodes=1, eval_videos=0, keep_checkpoints=9
+    )
+    scripted(monkeypatch, 0.1, 0.9, 0.5)
+    train_agent(replace(config, total_steps=384))
+    assert best(tmp_path) == [(256, 0.9)]
+    for late in checkpoints(tmp_path)[1:]:  # killed before these were written
+        shutil.rmtree(late)
+    went_back = newest_checkpoint(tmp_path)
+    assert went_back is not None and went_back[1]["steps"] == 256
+    os.rename(tmp_path / BEST / "step_000000256", tmp_path / BEST / "step_000000384")  # as if it had been the last evaluation's
+    manifest = tmp_path / BEST / "step_000000384" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"steps": 384}))
+    scripted(monkeypatch, 0.4, 0.2)
+    train_agent(replace(config, total_steps=384))
+    assert best(tmp_path) == [(384, 0.9)]  # not the worse one that came after it was made
+
+
+def test_a_better_agent_replaces_the_best_whatever_its_step(tmp_path: Path) -> None:
+    for steps, success in ((700, 0.8), (500, 0.9)):
+        write_checkpoint(tmp_path, steps, lambda path: path.write_bytes(b"policy"), {"success": success}, keep=1, into=BEST)
+    assert best(tmp_path) == [(500, 0.9)]
+    for steps in (300, 100, 200):
+        write_checkpoint(tmp_path, steps, lambda path: path.write_bytes(b"policy"), {}, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_000000200", "step_000000300"]
+
+
+def test_who_asks_for_a_stop_waits_for_no_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = scripted(monkeypatch, 0.1, 0.2)
+
+    class Stops(StopOnSignal):
+        """Asked to stop as soon as training begins."""
+
+        def __enter__(self) -> StopOnSignal:
+            self.asked = "SIGTERM"
+            return super().__enter__()
+
+    monkeypatch.setattr("worldpack_agents.train.StopOnSignal", Stops)
+    config = small(tmp_path, env=EnvConfig(nav_range=5, num_starts=2), where="real", eval_every=8, eval_episodes=1)
+    assert not train_agent(config).finished
+    assert len(left) == 2 and not (tmp_path / BEST).exists()
+    assert newest_checkpoint(tmp_path) is not None
 
 
 def test_an_agent_can_learn_from_imagined_and_real_episodes_together(tmp_path: Path) -> None:
