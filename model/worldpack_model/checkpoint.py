@@ -97,7 +97,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, dict[str, torch.Tensor] | dict[str, Any]], about: dict[str, Any]) -> None:
-    """Writes a checkpoint folder so that it is either wholly there or not at all.
+    """Writes a checkpoint folder so that it is either wholly there or not at all; :func:`recovered` finds the older one after a kill at any moment.
 
     Args:
         path: the folder; an older one is replaced.
@@ -124,7 +124,28 @@ def write_folder(path: Path, files: Mapping[str, dict[str, torch.Tensor] | dict[
     if path.exists():
         os.replace(path, old)
     os.replace(temporary, path)
-    shutil.rmtree(old, ignore_errors=True)
+    for left in _left_behind(path):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def recovered(path: Path) -> bool:
+    """Whether a checkpoint folder is there; one that a kill between the two renames of :func:`write_folder` left beside its place is put back."""
+    if path.exists():
+        return True
+    for left in sorted(_left_behind(path.absolute()), key=lambda folder: (folder.suffix == ".new", folder.stat().st_mtime), reverse=True):
+        try:
+            read_manifest(left)
+        except CheckpointError:
+            continue
+        os.replace(left, path)
+        return True
+    return False
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """Folders that writing ``path`` makes beside it for a moment, or for good where it was killed."""
+    folders = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [left for left in folders if left.name.startswith(f".{path.name}.") and left.suffix in (".new", ".old") and left.is_dir()]
 
 
 def read_manifest(path: Path, *, verify: bool = True) -> dict[str, Any]:
@@ -140,7 +161,7 @@ def read_manifest(path: Path, *, verify: bool = True) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
         files = dict(manifest["files"])
         version = int(manifest["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{file} is not a manifest of ours ({error}); the checkpoint is damaged, use another copy.") from error
     if version > FORMAT:
         raise CheckpointError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade worldpack-env.")
@@ -276,10 +297,15 @@ def read_config(path: Path) -> ModelConfig:
 
 def read_config_of(kind: type[T], path: Path) -> T:
     """The configuration of a checkpoint folder that holds something of ``kind``."""
+    file = path / "config.json"
     try:
-        return from_dict(kind, json.loads((path / "config.json").read_text()), str(path / "config.json"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path / 'config.json'} is not JSON ({error}); use another copy.") from error
+        data = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read as JSON ({error}); use another copy.") from error
+    try:
+        return from_dict(kind, data, str(file))
+    except ValueError as error:
+        raise CheckpointError(f"{error} Use another copy of {path}, or the version that wrote it.") from error
 
 
 def read_part(name: str, part: str) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
@@ -325,8 +351,11 @@ def load_model(name: str, *, device: str = "auto", precision: Precision = "auto"
     from worldpack_model.world_model import WorldPack
 
     lookup(dict.fromkeys(get_args(Precision)), precision, "precision")
-    where = resolve_device(device)
-    model = WorldPack(read_config(find_model(name)))
+    where, path = resolve_device(device), find_model(name)
+    if not (path / "manifest.json").is_file() and (path / "model" / "manifest.json").is_file():
+        raise CheckpointError(f"{path} is the run folder of a training; give its model, {path / 'model'}.")
+    read_manifest(path)  # damage is told before what follows from it
+    model = WorldPack(read_config(path))
     for part in PARTS:
         load_state(getattr(model, part), read_part(name, part)[1], str(find_model(name) / f"{part}.safetensors"))
     model.requires_grad_(False)

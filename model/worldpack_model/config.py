@@ -98,6 +98,15 @@ class Level:
     retrieved: int
     """How many retrieved frames it holds; the best scored go to the least compressed level (v3's geometric selection)."""
 
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: if one is out of bounds.
+        """
+        if self.kernel < 1 or self.recent < 0 or self.retrieved < 0:
+            raise ValueError(f"A level has a kernel of at least 1 and no fewer than 0 frames, got {self}.")
+
 
 @dataclass(frozen=True)
 class PackingConfig:

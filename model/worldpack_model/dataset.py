@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, write_folder
+from worldpack_model.checkpoint import CheckpointError, read_manifest, read_tensors, recovered, write_folder
 from worldpack_model.config import ModelConfig
 from worldpack_model.episodes import EpisodeError, EpisodeIndex, in_env_steps
 from worldpack_model.geometry import BOX, box_corner
@@ -44,7 +44,7 @@ def iterate_frames(index: EpisodeIndex, limit: int | None = None) -> Iterator[ND
     """Frames ``(T, H, W, 3) uint8`` episode by episode, until ``limit`` frames were given."""
     given = 0
     for entry in index:
-        frames = index.read(entry, verify=False).frames
+        frames = index.read(entry).frames
         yield frames
         given += len(frames)
         if limit is not None and given >= limit:
@@ -89,7 +89,7 @@ class LatentDataset:
         """
         latents, poses, actions, starts, blocks = [], [], [], [0], []
         for entry in index:
-            episode = in_env_steps(index.read(entry, verify=False))
+            episode = in_env_steps(index.read(entry))
             if len(episode) < 2:
                 raise EpisodeError(f"Episode {entry.stem} has {len(episode)} frame; training needs at least 2. Remove it and rebuild the index.")
             parts = [encode(episode.frames[i : i + 32]).half() for i in range(0, len(episode), 32)]  # 32: fits the caches
@@ -128,7 +128,7 @@ class LatentDataset:
     def load(cls, path: Path, about: dict[str, str]) -> LatentDataset | None:
         """Reads a saved dataset, or None if it is missing, damaged or made from something else."""
         try:
-            if read_manifest(path).get("about") != about | _LAYOUT:
+            if not recovered(path) or read_manifest(path).get("about") != about | _LAYOUT:
                 return None
             return cls(**read_tensors(path / "latents.safetensors"))
         except CheckpointError:

@@ -375,7 +375,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EpisodeFormatError(f"{path} is not JSON ({error}); restore it or record the episode again.") from None
     if not isinstance(records, list) or not records:
         raise EpisodeFormatError(f"{path} must hold a list with one record a frame; it is no episode of this layout.")
@@ -385,7 +385,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             good = all(np.isfinite(float(record[name])) for name in ("x", "y", "z", "yaw", "pitch"))
             good = good and len(action["camera"]) == 2 and all(np.isfinite(float(turn)) for turn in action["camera"])
             good = good and all(isinstance(action[key], bool | int) for key in KEYS) and isinstance(record["extra_info"], dict)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             good = False
         if not good:
             raise EpisodeFormatError(f"Record {t} of {path} is not of LoopNav's form (x, y, z, yaw, pitch, action, extra_info); record it again.")
@@ -410,6 +410,10 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
             walls = [record["extra_info"].get("blocked") for record in records[1:]]
             boxes = [record["extra_info"].get("blocks") for record in records]
             events = [record["extra_info"].get("events") for record in records]
+            if not all(wall is None or isinstance(wall, bool) for wall in walls):
+                raise ValueError("blocked is neither true nor false")
+            if not int(extra["ticks_per_step"]) >= 1:
+                raise ValueError(f"ticks_per_step is {extra['ticks_per_step']}, expected at least 1")
             return Episode(
                 frames=frames,
                 poses=poses,
@@ -436,7 +440,7 @@ def _from_records(records: list[dict[str, Any]], frames: NDArray[np.uint8], path
             ticks_per_step=1,
             **common,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EpisodeFormatError(f"{path} does not describe a whole episode ({error}); record the episode again.") from None
 
 

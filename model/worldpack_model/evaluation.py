@@ -153,7 +153,10 @@ def strip(rows: Sequence[NDArray[np.uint8]], columns: int, *, scale: int = 1) ->
 
 
 def turning_point(episode: Episode) -> int:
-    """First frame to imagine: where the way home begins, or the middle of an episode that has none."""
+    """First frame to imagine, or the middle of an episode that has no way home.
+
+    The first frame of the way home is given as well: one more than LoopNav's protocol gives (``loopnav.py`` begins with it).
+    """
     return episode.turn_index + 1 if episode.turn_index is not None and episode.turn_index + 1 < len(episode) else len(episode) // 2
 
 

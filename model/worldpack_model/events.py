@@ -31,7 +31,7 @@ from worldpack_model.checkpoint import (
     resolve_device,
     write_folder,
 )
-from worldpack_model.dataset import data_id, draw
+from worldpack_model.dataset import data_id, draw, records_id
 from worldpack_model.episodes import EpisodeError, EpisodeIndex, happens, in_env_steps
 from worldpack_model.stage import Progress, RunFolder, Stage, claim_folder
 
@@ -190,7 +190,8 @@ def train_events(config: TrainEventsConfig, progress: Progress = lambda stage, d
         torch.set_num_threads(config.threads)
     indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
     data = "+".join(data_id(index) for index in indexes)
-    claim_folder(config.out, config, data, may_change=("data", "more_data", "out", "checkpoint_every", "threads", "device"))
+    records = "+".join(records_id(index) for index in indexes)
+    claim_folder(config.out, config, data, records, may_change=("data", "more_data", "out", "checkpoint_every", "threads", "device"))
     sizes = {(entry.height, entry.width) for index in indexes for entry in index}
     if len(sizes) > 1:
         raise EpisodeError(f"The episodes have frames of {len(sizes)} sizes, {sorted(sizes)}; give folders with frames of one size.")
@@ -232,7 +233,7 @@ def _labelled(indexes: Sequence[EpisodeIndex], config: TrainEventsConfig) -> tup
     entries = [(index, entry) for index in indexes for entry in index]
     for number in torch.randperm(len(entries), generator=generator).tolist():
         index, entry = entries[number]
-        episode = in_env_steps(index.read(entry, verify=False))
+        episode = in_env_steps(index.read(entry))
         if episode.events is None:
             continue
         seen = torch.from_numpy(episode.frames)

@@ -152,10 +152,25 @@ def camera_rays(rows: int, columns: int, vertical_fov: float = VERTICAL_FOV, asp
     Returns:
         ``(rows, columns, 3)`` unit vectors ``(right, up, forward)``.
     """
+    return rays_through((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, vertical_fov, aspect)
+
+
+def rays_through(down: ArrayLike, right: ArrayLike, vertical_fov: float = VERTICAL_FOV, aspect: float = 1.0) -> Floats:
+    """Rays through points of the picture, in the camera's frame.
+
+    Args:
+        down: ``(R,)`` places between the picture's top (0) and bottom (1).
+        right: ``(C,)`` places between its left (0) and right (1) edge.
+        vertical_fov: degrees between the picture's top and bottom edge.
+        aspect: picture width / height.
+
+    Returns:
+        ``(R, C, 3)`` unit vectors ``(right, up, forward)``.
+    """
     half = np.tan(np.radians(vertical_fov) / 2.0)
-    up = half * (1.0 - 2.0 * (np.arange(rows) + 0.5) / rows)
-    right = half * aspect * (2.0 * (np.arange(columns) + 0.5) / columns - 1.0)
-    rays = np.stack(np.broadcast_arrays(right[None, :], up[:, None], np.ones((1, 1))), axis=-1)
+    up = half * (1.0 - 2.0 * np.asarray(down, np.float64))[:, None]
+    side = half * aspect * (2.0 * np.asarray(right, np.float64) - 1.0)[None, :]
+    rays = np.stack(np.broadcast_arrays(side, up, np.ones((1, 1))), axis=-1)
     unit: Floats = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     return unit
 

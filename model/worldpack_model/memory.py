@@ -27,6 +27,8 @@ class MemorySnapshot:
     tensors: dict[str, torch.Tensor]
     counts: NDArray[np.int64]
     """``(n, 2)`` frames seen and keyframes held."""
+    recent: int
+    """Newest frames that the memory always keeps."""
 
 
 class CompressedMemory:
@@ -165,7 +167,7 @@ class CompressedMemory:
     def _keep(self, index: torch.Tensor, where: torch.Tensor, held: NDArray[np.int64]) -> None:
         """Moves the oldest ring frame of slots ``index (n,)`` among the keyframes, where ``where (n,)`` says so and its pose is new.
 
-        ``held (n,)`` are their keyframes by now.
+        A real frame also takes the place of an imagined one of its pose. ``held (n,)`` are their keyframes by now.
         """
         ring = self.length[index] % self.recent
         pose = self.poses[index, ring]  # (n, 5)
@@ -177,6 +179,8 @@ class CompressedMemory:
         close = (x * x + y * y + z * z < self.config.min_distance**2) & (yaw * yaw + pitch * pitch < self.config.min_angle**2)
         same = (self.steps[row, near] >= 0) & close
         fresh = where & ~same.any(dim=1)
+        made = self.imagined[row, near]
+        better = where & ~fresh & ~self.imagined[index, ring] & ~(same & ~made).any(dim=1)
         if int(held.max()) >= self.latents.shape[1] - self.recent:
             self._grow()
         count = self.keyframes[index]
@@ -186,15 +190,17 @@ class CompressedMemory:
             kept = slice(self.recent, self.recent + self.config.capacity)
             steps, made = self.steps[index, kept], self.imagined[index, kept]
             column = torch.where(full, self.recent + (steps + (~made).long() * (1 << 40)).argmin(dim=1), column)
+        if same.shape[1]:
+            column = torch.where(better, near.gather(1, same.long().argmax(dim=1, keepdim=True))[:, 0], column)
         for tensor in (self.latents, self.poses, self.steps, self.imagined):
-            _write(tensor, index, column, tensor[index, ring], fresh)
+            _write(tensor, index, column, tensor[index, ring], fresh | better)
         self.keyframes[index] = count + (fresh & ~full).long()
         stretch = (column - self.recent) // STRETCH
         inside = self.recent + stretch[:, None] * STRETCH + torch.arange(STRETCH, device=column.device)
         place = self.poses[index[:, None], inside, :3]
         there = (self.steps[index[:, None], inside] >= 0)[..., None]
         low, high = place.masked_fill(~there, torch.inf).amin(1), place.masked_fill(~there, -torch.inf).amax(1)
-        _write(self.boxes, index, stretch, torch.stack([low, high], dim=1), fresh)
+        _write(self.boxes, index, stretch, torch.stack([low, high], dim=1), fresh | better)
 
     def _grow(self) -> None:
         columns = min(self.recent + _whole_stretches(self.config.capacity), self.recent + 2 * (self.latents.shape[1] - self.recent))
@@ -256,20 +262,31 @@ class CompressedMemory:
     def snapshot(self, slots: Sequence[int]) -> MemorySnapshot:
         """A copy of ``slots``."""
         index = self._index(slots)
-        return MemorySnapshot({name: getattr(self, name)[index].clone() for name in self._names()}, self._known(slots))
+        return MemorySnapshot({name: getattr(self, name)[index].clone() for name in self._names()}, self._known(slots), self.recent)
 
     def restore(self, slots: Sequence[int], snapshot: MemorySnapshot) -> None:
-        """Puts a snapshot of as many slots into ``slots``."""
+        """Puts a snapshot of as many slots into ``slots``.
+
+        Raises:
+            ValueError: if it is of another number of slots, of a memory of another form, or holds more than this one's capacity.
+        """
         index = self._index(slots)
         if len(index) != len(snapshot.tensors["length"]):
             raise ValueError(f"The snapshot holds {len(snapshot.tensors['length'])} slots, {len(index)} were asked for.")
-        while self.steps.shape[1] < snapshot.tensors["steps"].shape[1]:
+        form, own = (snapshot.recent, tuple(snapshot.tensors["latents"].shape[2:])), (self.recent, tuple(self.latents.shape[2:]))
+        if form != own:
+            raise ValueError(f"The snapshot is of a memory with {form[0]} newest frames of {form[1]}, this one has {own[0]} of {own[1]}.")
+        most = int(snapshot.counts[:, 1].max(initial=0))
+        if most > self.config.capacity:
+            raise ValueError(f"The snapshot holds {most} keyframes, this memory at most {self.config.capacity}; make it with a greater capacity.")
+        while self.steps.shape[1] < min(snapshot.tensors["steps"].shape[1], self.recent + _whole_stretches(self.config.capacity)):
             self._grow()
         self.clear(slots)
         for name in self._names():
             saved, mine = snapshot.tensors[name], getattr(self, name)
             if saved.ndim > 1 and name not in ("motion", "actions", "momentum"):
-                mine[index, : saved.shape[1]] = saved
+                width = min(saved.shape[1], mine.shape[1])  # beyond the capacity there is nothing
+                mine[index, :width] = saved[:, :width]
             else:
                 mine[index] = saved
         self._counts[list(slots)] = snapshot.counts

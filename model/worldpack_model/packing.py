@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from worldpack_model.config import PackingConfig
-from worldpack_model.geometry import camera_rays
+from worldpack_model.geometry import rays_through
 
 
 class Context(NamedTuple):
@@ -53,8 +55,7 @@ class TrajectoryPacking(nn.Module):
                 tiled = base.weight[:, :, None].expand(-1, -1, k * k) / k**2
                 projection.weight.copy_(tiled.reshape(width, -1))
                 projection.bias.copy_(base.bias)
-            rows, columns = -(-size[0] // k), -(-size[1] // k)
-            level_rays = torch.from_numpy(camera_rays(rows, columns, vertical_fov, aspect)).float().reshape(-1, 3)
+            level_rays = torch.from_numpy(rays_through(_middles(size[0], k), _middles(size[1], k), vertical_fov, aspect)).float().reshape(-1, 3)
             frames = level.recent + level.retrieved
             rays.append(level_rays.repeat(frames, 1))
             frame_of_token.append(torch.arange(start, start + frames).repeat_interleave(len(level_rays)))
@@ -88,3 +89,10 @@ class TrajectoryPacking(nn.Module):
             tokens.append(projected.reshape(batch, -1, projection.out_features))
             start += count
         return torch.cat(tokens, dim=1)
+
+
+def _middles(cells: int, kernel: int) -> NDArray[np.float64]:
+    """Where along a side of the picture, 0 to 1, the middles of tokens of ``kernel`` cells are; what is beyond its ``cells`` is padding."""
+    first = np.arange(0, cells, kernel)
+    middles: NDArray[np.float64] = (first + np.minimum(first + kernel, cells)) / (2 * cells)
+    return middles

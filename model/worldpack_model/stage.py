@@ -24,6 +24,7 @@ from worldpack_model.checkpoint import (
     optimizer_tensors,
     read_manifest,
     read_tensors,
+    recovered,
     write_folder,
     write_json,
 )
@@ -44,13 +45,14 @@ def step_generator(seed: int, stage: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
 
-def claim_folder(out: Path, config: Any, data: str, *, may_change: Collection[str]) -> None:
+def claim_folder(out: Path, config: Any, data: str, records: str, *, may_change: Collection[str]) -> None:
     """Writes a run's settings into its folder, or compares them with those that are there.
 
     Args:
         out: the run's folder.
         config: a dataclass of the run's settings.
         data: fingerprint of the episodes that it is trained on.
+        records: fingerprint of what is written beside their frames: poses, actions, events.
         may_change: settings that do not decide the result and may differ when a run is continued.
 
     Raises:
@@ -67,12 +69,14 @@ def claim_folder(out: Path, config: Any, data: str, *, may_change: Collection[st
             raise CheckpointError(f"{path} is not JSON ({error}); choose another --out.") from error
         if old.get("data_id") != data:
             raise CheckpointError(f"{out} was trained on other episodes than {config.data} holds now; choose another --out.")
+        if old.get("records_id", records) != records:  # runs of older versions do not say
+            raise CheckpointError(f"{out} was trained on other poses, actions or events than {config.data} tells now; choose another --out.")
         changed = [k for k in fixed if old.get("config", {}).get(k) != fixed[k]]
         if changed:
             raise CheckpointError(f"{out} holds a run with other settings ({', '.join(changed)}); use those or choose another --out.")
         return
     versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-    write_json(path, {"config": fixed, "data_id": data, "versions": versions})
+    write_json(path, {"config": fixed, "data_id": data, "records_id": records, "versions": versions})
 
 
 class Kept(Protocol):
@@ -221,7 +225,7 @@ class Stage:
 
     def resume(self) -> int:
         """Loads the last checkpoint if there is one; returns the step to go on from."""
-        if not self.folder.exists():
+        if not recovered(self.folder):
             return 0
         manifest = read_manifest(self.folder)
         tensors = read_tensors(self.folder / "state.safetensors")

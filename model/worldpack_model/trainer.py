@@ -35,6 +35,7 @@ from worldpack_model.checkpoint import (
     read_manifest,
     read_part,
     read_tensors,
+    recovered,
     resolve_device,
     save_model,
     write_folder,
@@ -200,7 +201,7 @@ def train_model(config: TrainModelConfig, progress: Progress = lambda stage, don
         torch.set_num_threads(config.threads)
     indexes = [EpisodeIndex.open(folder) for folder in (config.data, *config.more_data)]
     fingerprint = "+".join(data_id(index) for index in indexes)
-    claim_folder(config.out, config, fingerprint, may_change=_MAY_CHANGE)
+    claim_folder(config.out, config, fingerprint, "+".join(records_id(index) for index in indexes), may_change=_MAY_CHANGE)
     torch.manual_seed(config.seed)  # initial weights; training itself draws from step generators only
     model_config = lookup(PRESETS, config.preset, "preset").with_variant(config.variant)
     for index in indexes:
@@ -326,7 +327,7 @@ class _Run:
         if stage.resume() == 0 and config.init is not None and adapter is None:
             stage.start_from(_denoiser_of(config.init, self.model.config))
         if stage.step == 0 and config.init_run is not None:
-            _check_same_data(config.init_run, self.fingerprint)
+            _check_same_data(config.init_run, self.fingerprint, _fingerprint(self.model.autoencoder))
             for name, part in kept.items():
                 part.load(read_tensors(config.init_run / "dynamics-state" / f"{name}.safetensors"))
         joins = config.adversary_from * stage.total
@@ -460,7 +461,7 @@ class _Run:
         """Fills an empty replay with what the denoiser imagines of some episodes; kept after each round of them."""
         config, folder = self.config, self.config.out / "rollouts-state"
         rounds, done = math.ceil(config.motion_rollouts / config.rollout_episodes), 0
-        if folder.exists():
+        if recovered(folder):
             done = int(read_manifest(folder)["rounds"])
             replay.load(read_tensors(folder / "replay.safetensors"))
         for number in range(done, rounds):
@@ -497,14 +498,21 @@ def _check_same_form(name: str, source: Autoencoder, needed: Autoencoder) -> Non
         raise CheckpointError(f"The autoencoder of {name} has {source.config}, the preset needs {needed.config}.")
 
 
-def _check_same_data(run: Path, fingerprint: str) -> None:
-    """Predictions are kept by the number of their frame, so they belong to the same episodes only."""
+def _check_same_data(run: Path, fingerprint: str, autoencoder: str) -> None:
+    """Predictions are kept by the number of their frame, as latents: they belong to the same episodes and autoencoder only."""
     try:
-        other = json.loads((run / "config.json").read_text())["data_id"]
+        written = json.loads((run / "config.json").read_text())
+        other, elsewhere = written["data_id"], written["config"].get("latents")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{run} is no run folder to go on from ({error!r}).") from error
     if not f"{fingerprint}+".startswith(f"{other}+"):  # the frames of the first folders keep their numbers
         raise CheckpointError(f"{run} was trained on other episodes (data_id {other}, here {fingerprint}); leave --init-run out.")
+    for latents in (run / "latents", *([Path(elsewhere)] if elsewhere else [])):
+        if (latents / "manifest.json").is_file():
+            if read_manifest(latents, verify=False)["about"]["autoencoder"] != autoencoder:
+                raise CheckpointError(f"{run} was trained with another autoencoder, whose latents mean nothing here; leave --init-run out.")
+            return
+    raise CheckpointError(f"{run} has no latents any more, which would tell its autoencoder; leave --init-run out.")
 
 
 @torch.no_grad()

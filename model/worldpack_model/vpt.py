@@ -118,7 +118,7 @@ def read_lines(path: Path) -> Ticks:
             pose = check_pose([float(told[name]) for name in ("xpos", "ypos", "zpos", "yaw", "pitch")])
             action = action_of(told)
             good.append(not told["isGuiOpen"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             good.append(False)
         poses.append(pose)
         actions.append(action)
@@ -280,7 +280,7 @@ def import_recordings(config: ImportConfig, progress: Callable[[str, int, int], 
     written = 0
     for number, video in enumerate(videos):
         try:
-            for part, episode in enumerate(episodes_of(video, config)):
+            for part, episode in enumerate(list(episodes_of(video, config))):  # whole: of one that is left out nothing is written
                 write_episode(config.out, episode, stem=f"{part:03d}")
                 written += 1
         except EpisodeError as error:

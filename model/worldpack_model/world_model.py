@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import nn
 
 from worldpack_model.autoencoder import Autoencoder, frames_to_tensor, tensor_to_frames
 from worldpack_model.compiler import check_compiler, compiled
-from worldpack_model.config import ModelConfig, Precision
+from worldpack_model.config import ModelConfig, Precision, lookup
 from worldpack_model.diffusion import add_noise, draw_noise, sample, sample_levels
 from worldpack_model.geometry import check_action, check_pose
 from worldpack_model.memory import CompressedMemory
@@ -290,7 +290,13 @@ class WorldPack(nn.Module):
         action = torch.from_numpy(act).to(self.device)
         index = torch.as_tensor(list(slots), device=self.device)
         here = memory.poses[index, memory.newest_column(slots)]
-        known = None if poses is None else torch.from_numpy(check_pose(poses, "poses")).to(self.device)
+        if evaluations is not None and evaluations < 1:
+            raise ValueError(f"evaluations is {evaluations}, expected at least 1, or None for the model's default.")
+        lookup(dict.fromkeys(get_args(Choice)), motion, "motion")
+        told = None if poses is None else check_pose(poses, "poses")
+        if told is not None and told.shape != (len(slots), 5):
+            raise ValueError(f"poses have shape {told.shape}, expected ({len(slots)}, 5): one for each slot.")
+        known = None if told is None else torch.from_numpy(told).to(self.device)
         towards = unhindered(here, action) if known is None else known
         body = Body(here, action, memory.motion[index], memory.actions[index])
         rows: tuple[Any, ...] = (index, memory.near(slots, towards), towards, body, draw_noise(self.latent_shape, generators, self.device))
@@ -298,7 +304,7 @@ class WorldPack(nn.Module):
         if known is None:
             chances = (chances_of_places(_seeds(generators, self.device), body),) if motion == "drawn" else ()
             work, rows = self._move_and_show, (*rows, memory.momentum[index], *chances)
-        work = functools.partial(work, memory, evaluations or self.config.diffusion.evaluations)
+        work = functools.partial(work, memory, evaluations if evaluations is not None else self.config.diffusion.evaluations)
         filled = self._filled(len(slots))
         if filled > len(slots):
             rows = rows_of(rows, torch.arange(filled, device=self.device).clamp_max(len(slots) - 1))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from worldpack_model.checkpoint import CheckpointError, load_model, read_manifest, save_model, sha256, shipped_models, write_folder
+from worldpack_model.checkpoint import CheckpointError, load_model, read_manifest, recovered, save_model, sha256, shipped_models, write_folder
 from worldpack_model.world_model import WorldPack
 
 
@@ -138,6 +139,47 @@ def test_a_failed_write_leaves_the_old_checkpoint(saved: Path, model: WorldPack)
         write_folder(saved, {"config.json": {"bad": object()}}, {})
     assert sha256(saved / "denoiser.safetensors") == before
     load_model(str(saved))
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, renames = tmp_path / "state", []
+    write_folder(target, {"config.json": {"k": 1}}, {"k": 1})
+    assert recovered(target) and not recovered(tmp_path / "other")
+
+    def killed(source: object, place: object) -> None:
+        renames.append(source)
+        if len(renames) == 2:
+            raise KeyboardInterrupt
+        os.rename(str(source), str(place))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("worldpack_model.checkpoint.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_folder(target, {"config.json": {"k": 2}}, {"k": 2})
+    assert not target.exists()
+    new = next(tmp_path.glob(".state.*.new"))
+    assert recovered(target) and read_manifest(target)["k"] == 2 and not new.exists()
+    target.rename(tmp_path / ".state.1.new")
+    (tmp_path / ".state.1.new" / "manifest.json").unlink()  # half written: the older one counts
+    assert recovered(target) and read_manifest(target)["k"] == 1
+    write_folder(target, {"config.json": {"k": 3}}, {"k": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing is left beside it"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda saved: (saved / "config.json").write_bytes(b"\xff\xfe"),
+        lambda saved: (saved / "config.json").write_text('{"config": {}}'),
+        lambda saved: (saved / "config.json").unlink(),
+        lambda saved: (saved / "manifest.json").write_text("[" * 100_000),
+        lambda saved: saved.rename(saved.with_name("model")),
+    ],
+)
+def test_damage_is_told_as_damage(saved: Path, damage: Callable[[Path], object]) -> None:
+    damage(saved)
+    with pytest.raises(CheckpointError):
+        load_model(str(saved if saved.exists() else saved.parent))
 
 
 def test_killed_writers_leave_a_whole_checkpoint(tmp_path: Path) -> None:

@@ -85,6 +85,49 @@ def test_restore_into_a_smaller_memory_grows_it() -> None:
     assert steps_of(small, 1) == list(range(300))
 
 
+def test_a_real_frame_takes_the_place_of_an_imagined_one_of_its_pose() -> None:
+    memory = make(slots=2)
+    for i in range(20):
+        add(memory, [0, 1], float(i), imagined=True)
+    for i in range(20):  # the same places, seen
+        add(memory, [0], float(i))
+        add(memory, [1], float(i), imagined=True)
+    for i in range(100, 104):  # those before leave the ring
+        add(memory, [0, 1], float(i))
+    held = memory.steps[:, memory.recent :] >= 0
+    assert held.sum(1).tolist() == [20, 20]
+    made = memory.imagined[:, memory.recent :]
+    assert not made[0, held[0]].any() and made[1, held[1]].all()
+    assert sorted(memory.steps[0, memory.recent :][held[0]].tolist()) == list(range(20, 40))
+    assert sorted(memory.steps[1, memory.recent :][held[1]].tolist()) == list(range(20)), "one invention is no better than another"
+    at = memory.poses[0, memory.recent :, 0][held[0]]
+    assert torch.equal(memory.latents[0, memory.recent :, 0, 0, 0][held[0]].double(), at)
+    again = make(slots=1)
+    for i in (*range(20), *range(20)):  # real ones stay
+        add(again, [0], float(i), imagined=i >= 20)
+    assert steps_of(again, 0) == [*range(20), *range(36, 40)]
+
+
+def test_a_snapshot_must_fit() -> None:
+    big = make(slots=1, capacity=600)
+    for i in range(500):
+        add(big, [0], float(i))
+    small = make(slots=1, capacity=200)
+    with pytest.raises(ValueError, match="holds 496 keyframes, this memory at most 200"):
+        small.restore([0], big.snapshot([0]))
+    other = make(slots=1, recent=7)
+    with pytest.raises(ValueError, match=r"with 4 newest frames of \(1, 1, 1\), this one has 7"):
+        other.restore([0], big.snapshot([0]))
+    big.clear([0])
+    for i in range(150):
+        add(big, [0], float(i))
+    small.restore([0], big.snapshot([0]))  # columns were made for more, but it fits
+    assert steps_of(small, 0) == list(range(150))
+    for i in range(150, 400):
+        add(small, [0], float(i))
+    assert len(steps_of(small, 0)) == 204
+
+
 def test_errors() -> None:
     memory = make()
     with pytest.raises(RuntimeError, match="remember"):

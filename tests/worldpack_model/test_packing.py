@@ -1,11 +1,13 @@
 """Packing: exact budgets, order, initialisation, padding."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldpack_model.config import VARIANTS, Level, PackingConfig
+from worldpack_model.geometry import camera_rays
 from worldpack_model.packing import TrajectoryPacking
 
 levels = st.lists(st.builds(Level, st.sampled_from([1, 2, 4, 8]), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3)
@@ -56,3 +58,14 @@ def test_wrong_number_of_frames() -> None:
     pack = TrajectoryPacking(VARIANTS["recent"], 3, (8, 8), 16, 70.0)
     with pytest.raises(ValueError, match="3 frames, the packing expects 4"):
         pack(torch.zeros(1, 3, 3, 8, 8))
+
+
+def test_a_tokens_ray_goes_through_the_middle_of_its_part_of_the_picture() -> None:
+    fov, half = 70.0, np.tan(np.radians(35.0))
+    padded = TrajectoryPacking(PackingConfig((Level(8, 1, 0),)), 2, (28, 28), 6, fov)  # 4 x 4 tokens, the last ones of 4 cells each way
+    rays = padded.rays.reshape(4, 4, 3).numpy()
+    middles = [4 / 28, 12 / 28, 20 / 28, 26 / 28]
+    assert rays[..., 0] / rays[..., 2] == pytest.approx(np.tile([half * (2 * m - 1) for m in middles], (4, 1)), abs=1e-6)
+    assert rays[..., 1] / rays[..., 2] == pytest.approx(np.tile([half * (1 - 2 * m) for m in middles], (4, 1)).T, abs=1e-6)
+    whole = TrajectoryPacking(PackingConfig((Level(4, 1, 0),)), 2, (28, 28), 6, fov)
+    assert whole.rays.numpy() == pytest.approx(camera_rays(7, 7, fov).reshape(-1, 3), abs=1e-6)

@@ -126,6 +126,28 @@ def test_a_run_folder_belongs_to_one_configuration(episodes: Path, tmp_path: Pat
     load_model(str(tmp_path / "run" / "model"), device="cpu")
 
 
+def test_changed_records_are_other_data(episodes: Path, tmp_path: Path) -> None:
+    train_model(small(episodes, tmp_path / "run"))
+    index = EpisodeIndex.open(episodes)
+    video = index[0].video_sha256
+    record = (episodes / index[0].path).with_suffix(".json")
+    told = json.loads(record.read_text())
+    told[3]["x"] += 1.0
+    record.write_text(json.dumps(told))
+    with pytest.raises(EpisodeError, match="checksum"):  # a changed file is not read
+        train_model(small(episodes, tmp_path / "new"))
+    index = EpisodeIndex.build(episodes)
+    assert index[0].video_sha256 == video
+    with pytest.raises(CheckpointError, match="other poses, actions or events"):
+        train_model(small(episodes, tmp_path / "run"))
+
+
+def test_predictions_of_another_autoencoder_are_refused(episodes: Path, tmp_path: Path) -> None:
+    train_model(small(episodes, tmp_path / "one"))
+    with pytest.raises(CheckpointError, match="another autoencoder"):
+        train_model(small(episodes, tmp_path / "two", seed=1, init_run=tmp_path / "one"))
+
+
 def test_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(EpisodeError, match="worldpack record"):

@@ -178,6 +178,14 @@ def test_bad_input_is_named(model: WorldPack) -> None:
         model.remember(memory, [0], np.zeros((1, 2, 64, 64, 3), np.uint8), np.zeros((1, 3, 5)))
     with pytest.raises(RuntimeError, match="remember"):
         model.predict(model.new_memory(1), [0], ACTIONS[:1], generators(0))
+    for wrong, message in (
+        ({"poses": np.zeros((3, 5))}, "expected \\(2, 5\\)"),
+        ({"poses": np.zeros(5)}, "expected \\(2, 5\\)"),
+        ({"evaluations": 0}, "evaluations is 0"),
+        ({"motion": "drwan"}, "no motion named 'drwan'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.predict(memory, [0, 1], ACTIONS[:2], generators(0, 1), **wrong)  # type: ignore[arg-type]
 
 
 class NothingWaits(TorchDispatchMode):
