@@ -4,7 +4,8 @@ A folder of trained models holds ``VARIANT-SEED/model`` for each context and eac
 given, as in the paper's evaluation, so that contexts are compared and not motion models.
 
 Every seed's model imagines the same episodes. A cell's interval comes from a bootstrap over seeds and episodes together: models and worlds are both
-drawn anew, and what differs between two variants is taken by the same draws of episodes.
+drawn anew, and what differs between two variants is taken by the same draws of episodes. All cells are of the same worlds, so over all of them it is
+worlds that are drawn, each with all of its episodes.
 
 Legend: S seeds, E episodes.
 """
@@ -110,6 +111,21 @@ def interval(table: Floats) -> tuple[float, float, float]:
     return float(np.nanmean(table)), float(low), float(high)
 
 
+def by_world(tables: Sequence[Floats], worlds: Sequence[Sequence[int]]) -> Floats:
+    """Means ``(S, W)`` over all entries of a world: cells show the same worlds, so their episodes are not independent of each other.
+
+    Args:
+        tables: ``(S, E)`` of each cell.
+        worlds: the world of each of a cell's episodes.
+    """
+    whole, of = np.concatenate(tables, axis=1), np.concatenate([np.asarray(each) for each in worlds])
+    known = np.isfinite(whole)
+    with np.errstate(invalid="ignore"):
+        columns = [np.where(known, whole, 0)[:, of == world].sum(1) / known[:, of == world].sum(1) for world in np.unique(of)]
+    means: Floats = np.stack(columns, axis=1)
+    return means
+
+
 def ablate(
     config: AblateConfig, data: Mapping[str, Path], progress: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> dict[str, Any]:
@@ -152,7 +168,7 @@ def ablate(
             curves[variant][cell] = _curve(rollouts)
     report: dict[str, Any] = {
         "what": "way home of held-out loops imagined along recorded poses; look-around and way out given",
-        "interval": "95 %, bootstrap over training seeds and episodes (worlds) together",
+        "interval": "95 %, bootstrap over training seeds and worlds together; all_cells: worlds with all of their episodes",
         "revisit": "eye within 2 blocks and 25 degrees of a given frame's",
         "frechet": "squared Fréchet distance of imagined to true frames on pooled latents of one autoencoder; with the least and most of the seeds",
         "evaluations": config.evaluations,
@@ -170,9 +186,17 @@ def ablate(
                 "over": low,
                 "psnr_revisit": {c: interval(table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"]) for c in cells},
             }
-            | {"all_cells": interval(np.concatenate([table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"] for c in cells], axis=1))}
+            | {
+                "all_cells": interval(
+                    by_world(
+                        [table[high][c]["psnr_revisit"] - table[low][c]["psnr_revisit"] for c in cells],
+                        [[episode.seed for episode in loops[c]] for c in cells],
+                    )
+                )
+            }
             for low, high in pairs
         ],
+        "psnr_revisit_each": {v: {c: _plain(table[v][c]["psnr_revisit"]) for c in cells} for v in runs},
         "psnr_by_step": curves,
         "provenance": provenance(),
     }
@@ -205,6 +229,11 @@ def _measure(rollouts: Sequence[Sequence[Rollout]], metrics: Mapping[str, Metric
 
 def _mean(values: Floats, where: NDArray[np.bool_]) -> float:
     return float(values[where].mean()) if where.any() else math.nan
+
+
+def _plain(table: Floats) -> list[list[float | None]]:
+    """``table (S, E)`` as JSON data; None where there is no number."""
+    return [[round(float(value), 4) if math.isfinite(value) else None for value in row] for row in table]
 
 
 def _cell(name: str, values: Floats) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldpack_model.ablation import AblateConfig, ablate, find_runs, interval
+from worldpack_model.ablation import AblateConfig, ablate, by_world, find_runs, interval
 from worldpack_model.checkpoint import CheckpointError, save_model
 from worldpack_model.config import PRESETS
 from worldpack_model.episodes import EpisodeError
@@ -21,6 +21,21 @@ def test_interval_covers_seeds_as_well_as_episodes() -> None:
     assert mean == pytest.approx(np.nanmean(table))
     assert (low, high) == (1.0, 3.0)
     assert np.isnan(interval(np.full((2, 3), np.nan))).all()
+
+
+def test_worlds_that_cells_share_are_no_more_worlds() -> None:
+    """Eight cells of the same twelve worlds, all of whose variance belongs to the world: the interval is that of twelve numbers, not of 96."""
+    rng = np.random.default_rng(0)
+    worlds, covered, wide = list(range(100, 112)), 0, []
+    for _ in range(60):
+        cells = [np.tile(each, (3, 1)) for each in [rng.normal(size=12)] * 8]
+        _, low, high = interval(by_world(cells, [worlds] * 8))
+        covered += low <= 0 <= high
+        wide.append((high - low) / np.subtract(*interval(np.concatenate(cells, axis=1))[:0:-1]))
+    assert covered >= 48
+    assert np.mean(wide) == pytest.approx(np.sqrt(8), rel=0.15)
+    table = by_world([np.array([[1.0, 2.0]]), np.array([[5.0, np.nan]])], [[7, 8], [7, 9]])
+    assert table.tolist()[0][:2] == [3.0, 2.0] and np.isnan(table[0, 2])
 
 
 def make_runs(folder: Path, variants: tuple[str, ...] = ("worldpack", "recent"), seeds: int = 2) -> Path:
@@ -58,6 +73,8 @@ def test_a_whole_table(tmp_path: Path, episodes: Path) -> None:
     assert (step["variant"], step["over"]) == ("worldpack", "recent")
     other = report["table"]["recent"]["ABA-5"]
     assert step["all_cells"][0] == pytest.approx(cell["psnr_revisit"][0] - other["psnr_revisit"][0], abs=1e-9)
+    each = np.array(json.loads(config.out.read_text())["psnr_revisit_each"]["worldpack"]["ABA-5"], float)  # type: ignore[union-attr]
+    assert each.shape == (2, 3) and np.nanmean(each) == pytest.approx(cell["psnr_revisit"][0], abs=1e-3)
     assert len(report["psnr_by_step"]["recent"]["ABA-5"]) == 24 - 13, "frames 13 to 23 are imagined"
     assert ablate(config, {"ABA-5": episodes})["table"] == report["table"]
 
