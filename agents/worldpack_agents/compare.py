@@ -225,6 +225,7 @@ def compare(
         bank = StartBank.load(config.starts)
         if len(bank) < config.episodes:
             raise ValueError(f"{config.starts} has {len(bank)} starts, {config.episodes} episodes were asked for; play at most {len(bank)}.")
+    given = bank is not None
     model = load_world_model(env.model, device=env.device, precision=env.precision) if model is None else model
     slots = min(config.num_envs, config.episodes)
     with contextlib.ExitStack() as opened:
@@ -264,6 +265,7 @@ def compare(
         first = next(iter(played.values()))["real"][: config.replays]
         replays = replay(model, bank, [p for p in first if p.frames is not None], seed=config.seed, evaluations=env.evaluations, motion=env.motion)
         goals = {p.start_index: bank[p.start_index].waypoints for p in first}
+        env = _of_starts(env, bank, config.episodes) if given else env
     observers = [agent["agent"] for agent in results if not agent["knows_map"]]
     data = {
         "env": asdict(env.settled()),
@@ -287,6 +289,21 @@ def compare(
     write_json(config.out / "report.json", data)
     write_report(comparison, config.out / "report.html", videos=config.videos)
     return comparison
+
+
+def _of_starts(env: EnvConfig, bank: StartBank, count: int) -> EnvConfig:
+    """The task as it is from the first ``count`` starts of a bank, which need not be what ``env`` asks for."""
+    from worldpack_model.episodes import split_of
+
+    def split(seed: int) -> str:
+        try:
+            return split_of(seed)
+        except ValueError:
+            return "other"  # worlds that others recorded are of no split
+
+    splits: Any = "/".join(sorted({split(bank[i].seed) for i in range(count)}))
+    loop: Any = env.loop if bank.loop == "AB" else bank.loop
+    return replace(env, world=bank.world, nav_range=bank.nav_range, start=bank.mode, distractors=0, loop=loop, split=splits)
 
 
 def _ranked(played: dict[str, dict[str, list[Played]]], names: Sequence[str], *, seed: int) -> dict[str, Any] | None:

@@ -44,6 +44,8 @@ class EnvConfig:
     others."""
     action_set: Literal["nav-4", "nav-8", "box"] = "nav-4"
     """Actions of the agent."""
+    frame_size: tuple[int, int] | None = None
+    """(height, width) of the engine's frames, in pixels; None takes those of the world model's, so that an agent can act in both."""
     max_episode_steps: int | None = None
     """Steps after which an episode is cut; None takes the task's default for the range."""
     split: Literal["train", "val", "test"] = "train"
@@ -84,6 +86,16 @@ class EnvConfig:
         own: dict[str, Any] = {"GoToImage": "image", "Explore": "none", "Find": "none"}
         return self if self.goal_obs != "auto" else replace(self, goal_obs=own.get(self.task, "compass"))
 
+    def engine_frames(self) -> tuple[int, int]:
+        """(height, width) of the engine's frames.
+
+        Raises:
+            CheckpointError: if the world model that tells them is not there.
+        """
+        from worldpack_model.checkpoint import find_model, read_config
+
+        return self.frame_size if self.frame_size is not None else read_config(find_model(self.model)).frame_size
+
     def with_split(self, split: Literal["train", "val", "test"], *, num_starts: int | None = None) -> EnvConfig:
         """The same task on starts of another split."""
         return replace(self, split=split, num_starts=self.num_starts if num_starts is None else num_starts)
@@ -122,7 +134,7 @@ def make_envs(
 
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, not {num_envs}.")
-    kwargs = {k: v for k, v in asdict(config.settled()).items() if k != "task"}
+    kwargs = {k: v for k, v in asdict(config.settled()).items() if k not in ("task", "frame_size")}
     if config.task != "LoopNav":
         kwargs.pop("loop")
     steps = kwargs.pop("max_episode_steps")
@@ -131,6 +143,8 @@ def make_envs(
     if where == "real":
         for name in ("model", "evaluations", "motion", "compile", "device", "precision"):
             kwargs.pop(name)
+        if starts is None:
+            kwargs["frame_size"] = config.engine_frames()
     else:
         kwargs["real_slots"] = real_envs
         if model is not None:

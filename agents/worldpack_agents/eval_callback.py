@@ -101,11 +101,12 @@ class EvalCallback(BaseCallback):
             results[where] = summarise(played)
             self._show(where, played[: self._videos], steps)
         policy.set_training_mode(training)
+        scores = [key for key in ("success", "return", "spl") if key in results[self._where[0]]]
         with (self._run / FILE).open("a") as file:
             for where, result in results.items():
-                line = {"step": steps, "in": where, "length": result["steps"], **{key: result[key] for key in ("success", "return", "spl")}}
+                line: dict[str, Any] = {"step": steps, "in": where, "length": result["steps"]} | {key: result[key] for key in scores}
                 file.write(json.dumps(line) + "\n")
-                for key in ("success", "return", "spl"):
+                for key in scores:
                     self.logger.record(f"eval/{where}_{key}", result[key]["mean"])
         first = results[self._where[0]]
         score = (first["success"]["mean"], first["return"]["mean"])

@@ -78,12 +78,12 @@ def describe(env: EnvConfig) -> str:
     """The task in a line."""
     steps = f", at most {env.max_episode_steps} steps" if env.max_episode_steps else ""
     what = {"LoopNav": f" {env.loop} from {env.start}", "Find": f" {env.event}"}.get(env.task, "")
-    reach = "" if env.task == "Find" else f", range {env.nav_range}"
+    reach = "" if env.task in ("Find", "Explore") else f", range {env.nav_range}"
     return f"{env.task}{what}{reach}{steps}, {env.split} worlds of {env.world}"
 
 
 def summarise(played: Sequence[Played], *, seed: int = 0) -> dict[str, Any]:
-    """Means with 95 % intervals: Wilson's for success, the bootstrap over episodes for the others.
+    """Means with 95 % intervals: Wilson's for success, the bootstrap over episodes for the others; no SPL where there is no shortest way.
 
     Raises:
         ValueError: if there is no episode.
@@ -95,7 +95,7 @@ def summarise(played: Sequence[Played], *, seed: int = 0) -> dict[str, Any]:
         "return": asdict(bootstrap_mean([p.total_reward for p in played], rng)),
         "steps": asdict(bootstrap_mean([p.steps for p in played], rng)),
         "path_length": asdict(bootstrap_mean([p.path_length for p in played], rng)),
-        "spl": asdict(bootstrap_mean([p.spl for p in played], rng)),
+        **({"spl": asdict(bootstrap_mean([p.spl for p in played], rng))} if all(p.shortest > 0 for p in played) else {}),
         "lost_slots": sum(p.failed for p in played),
     }
 

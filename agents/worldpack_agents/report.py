@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TEMPLATE: Final = Path(__file__).with_name("report.template.html")
 COLUMNS: Final = (("success", True, 0), ("return", False, 2), ("path_length", False, 1), ("spl", False, 2), ("steps", False, 1))
-"""Columns of the table: key, shown in percent, digits."""
+"""Columns of the table: key, shown in percent, digits; see :func:`columns`."""
 CARDS: Final = 4
 """Agents shown large at the top: the first ones named."""
 _HEADS: Final = {
@@ -37,10 +37,15 @@ _PLACES: Final = (("imagined", "dream", "imagined"), ("real", "engine", "engine"
 """Key in the data, style, words."""
 
 
+def columns(scores: Mapping[str, Any]) -> list[tuple[str, bool, int]]:
+    """Those of ``COLUMNS`` that there are: no SPL where there is no shortest way."""
+    return [column for column in COLUMNS if column[0] in scores]
+
+
 def table_rows(data: dict[str, Any]) -> list[list[str]]:
-    """The comparison as text: agent, where, then the columns of ``COLUMNS``."""
+    """The comparison as text: agent, where, then :func:`columns`."""
     return [
-        [a["agent"], "engine" if where == "real" else "imagined", *(Interval(**a[where][k]).text(d, percent=p) for k, p, d in COLUMNS)]
+        [a["agent"], "engine" if where == "real" else "imagined", *(Interval(**a[where][k]).text(d, percent=p) for k, p, d in columns(a[where]))]
         for a in data["agents"]
         for where in ("real", "imagined")
     ]
@@ -98,10 +103,18 @@ def table(heads: Sequence[str], rows: Sequence[str]) -> str:
 
 def _lead(data: dict[str, Any]) -> str:
     env, count = data["env"], data["agents"][0]["real"]["episodes"]
-    what = "walk to a goal" if env["task"] == "GoTo" else f"walk the loop {'&nbsp;&rarr;&nbsp;'.join(env['loop'])}"
-    worlds = "worlds of the training split" if env["split"] == "train" else "held-out worlds"
+    what = {
+        "GoTo": "walk to a goal",
+        "GoToImage": "walk to a goal that a picture shows",
+        "LoopNav": f"walk the loop {'&nbsp;&rarr;&nbsp;'.join(env['loop'])}",
+        "Explore": "see new ground",
+        "Find": f"find {html.escape(env['event'])}",
+    }[env["task"]]
+    reach = "" if env["task"] in ("Explore", "Find") else f", range {env['nav_range']} blocks"
+    known = {"train": "worlds of the training split", "val": "validation worlds", "test": "held-out worlds"}
+    worlds = known.get(env["split"], f"worlds ({html.escape(env['split'])})")
     return (
-        f"The task: <b>{what}</b>, range {env['nav_range']} blocks. Each agent plays the same {count} starts in {worlds} twice: in frames that "
+        f"The task: <b>{what}</b>{reach}. Each agent plays the same {count} starts in {worlds} twice: in frames that "
         f"<b>{html.escape(str(env['model']))}</b> imagines, and in the engine <b>{html.escape(env['world'])}</b>."
     )
 
@@ -189,17 +202,19 @@ def _scores(agents: Sequence[dict[str, Any]]) -> str:
     def rows(key: str) -> list[tuple[str, Interval, Interval]]:
         return [(a["agent"], Interval(**a["imagined"][key]), Interval(**a["real"][key])) for a in agents]
 
-    charts = [("Success", rows("success")), ("SPL, success weighted by path length", rows("spl"))]
-    return figures.interval_chart(charts, name="scores", percent=[True, False])
+    charts = [("Success", rows("success"))]
+    if "spl" in agents[0]["real"]:
+        charts.append(("SPL, success weighted by path length", rows("spl")))
+    return figures.interval_chart(charts, name="scores", percent=[True, False][: len(charts)])
 
 
 def _rows(data: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Heads and rows of the table of outcomes."""
-    heads = ["agent", "in", *(f"{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span>" for key, _, _ in COLUMNS)]
+    heads = ["agent", "in", *(f"{_HEADS[key][0]}<br><span class='note'>{_HEADS[key][1]}</span>" for key, _, _ in columns(data["agents"][0]["real"]))]
     rows = []
     for agent in data["agents"]:
         for where, style, word in _PLACES:
-            cells = "".join(cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in COLUMNS)
+            cells = "".join(cell(Interval(**agent[where][key]).text(digits, percent=share)) for key, share, digits in columns(agent[where]))
             lost = agent[where]["lost_slots"]
             note = f"<br><span class='note'>{lost} lost</span>" if lost else ""
             rows.append(f"<th>{html.escape(agent['agent'])}</th><td class='{style}'>{word}{note}</td>{cells}")

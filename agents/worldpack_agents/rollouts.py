@@ -160,9 +160,9 @@ class Played:
     path_length: float
     """Blocks walked."""
     shortest: float
-    """Blocks of the shortest way."""
+    """Blocks of the shortest way; 0 where there is none (Explore, Find)."""
     spl: float
-    """Success weighted by path length (Anderson et al. 2018, arXiv 1807.06757)."""
+    """Success weighted by path length (Anderson et al. 2018, arXiv 1807.06757); says nothing where there is no shortest way."""
     failed: bool
     """The simulator lost the slot."""
     poses: NDArray[np.float64]
@@ -175,8 +175,9 @@ class Played:
     """``(steps,)`` whether something stopped (part of) each step's walk."""
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, for JSON."""
-        return {k: v for k, v in asdict(self).items() if k not in ("poses", "actions", "frames", "blocked")}
+        """The numbers, for JSON; without SPL where there is no shortest way."""
+        left_out = ("poses", "actions", "frames", "blocked", *(() if self.shortest > 0 else ("shortest", "spl")))
+        return {k: v for k, v in asdict(self).items() if k not in left_out}
 
 
 def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any = None, model: Any = None) -> tuple[Rollout, ActionSet]:
@@ -191,7 +192,9 @@ def open_rollout(config: EnvConfig, where: Where, num_slots: int, *, starts: Any
     """
     from worldpack_env.assembly import assemble
 
-    options = {k: v for k, v in asdict(config.settled()).items() if k != "task"}
+    options = {k: v for k, v in asdict(config.settled()).items() if k not in ("task", "frame_size")}
+    if where == "real" and starts is None:
+        options["frame_size"] = config.engine_frames()
     if starts is not None:
         options["starts"] = starts
     if model is not None:

@@ -31,6 +31,7 @@ interval from a bootstrap over seeds and episodes.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -243,7 +244,7 @@ def run_cell(study: Study, condition: str, seed: int, folder: Path) -> dict[str,
         "judged": dict(study.evaluate),
         "weights": weights_id(config.env.model) if config.where == "imagined" else None,
         "success": [float(e["success"]) for e in result["episodes_played"]],
-        "spl": [e["spl"] for e in result["episodes_played"]],
+        **({"spl": [e["spl"] for e in result["episodes_played"]]} if "spl" in result else {}),
         "evaluations": read_curve(run / FILE),
     }
     write_json(file, cell)
@@ -264,11 +265,12 @@ def run_study(config: StudyConfig, tell: Tell = lambda what, done, total: None) 
         study = replace(study, seeds=config.seeds)
     folder = folder_of(config)
     _claim(study, folder)
+    study = replace(study, seeds=tuple(sorted({*study.seeds, *_finished(study, folder)})))
     todo = [(condition, seed) for seed in study.seeds for condition in study.conditions]
     cells = _on_ray(study, todo, folder, tell) if config.ray else _here(study, todo, folder, tell)
     tables = {
         name: {condition: np.array([cell[name] for cell in cells if cell["condition"] == condition]) for condition in study.conditions}
-        for name in ("success", "spl")
+        for name in ("success", *(("spl",) if all("spl" in cell for cell in cells) else ()))
     }
     others = [condition for condition in study.conditions if condition != study.against]
     report = {
@@ -307,6 +309,15 @@ def _claim(study: Study, folder: Path) -> None:
         raise CheckpointError(f"{folder} holds another study, or this one before it was changed; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
+
+
+def _finished(study: Study, folder: Path) -> set[int]:
+    """Seeds that the folder holds of all conditions: they stay part of the study when others are added."""
+    found: list[set[int]] = []
+    for condition in study.conditions:
+        names = (file.stem.removeprefix(f"{condition}-") for file in folder.glob(f"{glob.escape(condition)}-*.json"))
+        found.append({int(name) for name in names if name.isdecimal()})
+    return set.intersection(*found) if found else set()
 
 
 def _here(study: Study, todo: Sequence[tuple[str, int]], folder: Path, tell: Tell) -> list[dict[str, Any]]:

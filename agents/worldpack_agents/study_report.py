@@ -20,19 +20,24 @@ _STYLES: Final = ("-", "--", ":", "-.")
 def study_heads(report: dict[str, Any]) -> list[str]:
     """The heads of the columns of :func:`study_rows`."""
     against = report["study"]["against"]
-    return ["condition", "success", "SPL", "SPL, inter-quartile mean", f"success less {against}'s", f"success / {against}'s"]
+    paths = ["SPL", "SPL, inter-quartile mean"] if _has_paths(report) else []
+    return ["condition", "success", *paths, f"success less {against}'s", f"success / {against}'s"]
+
+
+def _has_paths(report: dict[str, Any]) -> bool:
+    """Whether its task has a shortest way, so that there is an SPL."""
+    return all("spl" in found for found in report["conditions"].values())
 
 
 def study_rows(report: dict[str, Any]) -> list[list[str]]:
-    """The findings as text: condition, success, SPL, its inter-quartile mean, success less that of the condition compared with, and by that."""
+    """The findings as text, under :func:`study_heads`."""
     over = {d["condition"]: Interval(**d["success"]).text(percent=True) for d in report["differences"]}
     of = {d["condition"]: Interval(**d["success_ratio"]).text() for d in report["differences"] if d["success_ratio"]}
     return [
         [
             name,
             Interval(**found["success"]["mean"]).text(percent=True),
-            Interval(**found["spl"]["mean"]).text(),
-            Interval(**found["spl"]["iqm"]).text(),
+            *([Interval(**found["spl"][kind]).text() for kind in ("mean", "iqm")] if _has_paths(report) else []),
             over.get(name, ""),
             of.get(name, ""),
         ]
@@ -44,19 +49,18 @@ def write_study_report(report: dict[str, Any], path: Path) -> None:
     """Writes the page."""
     study = report["study"]
     conditions = report["conditions"]
-    charts = [
-        ("Success in the engine", [(c, Interval(**v["success"]["mean"])) for c, v in conditions.items()]),
-        ("SPL, inter-quartile mean", [(c, Interval(**v["spl"]["iqm"])) for c, v in conditions.items()]),
-    ]
+    charts = [("Success in the engine", [(c, Interval(**v["success"]["mean"])) for c, v in conditions.items()])]
+    if _has_paths(report):
+        charts.append(("SPL, inter-quartile mean", [(c, Interval(**v["spl"]["iqm"])) for c, v in conditions.items()]))
     heads = [html.escape(head) for head in study_heads(report)]
     rows = [f"<th>{html.escape(name)}</th>" + "".join(cell(text) if text else "<td></td>" for text in texts) for name, *texts in study_rows(report)]
     small = "<p><b>This is the small version, which shows that everything works and nothing else.</b></p>" if report["smoke"] else ""
-    picture = figures.condition_chart(charts, name="found", percent=[True, False])
+    picture = figures.condition_chart(charts, name="found", percent=[True, False][: len(charts)])
     body = [
         small,
         f"<section><h2>In the engine, on held-out worlds</h2><div class='chart'>{picture}</div>{table(heads, rows)}</section>",
         _learning(report),
-        _profile(report),
+        _profile(report) if _has_paths(report) else "",
     ]
     episodes, seeds = len(report["cells"][0]["success"]), len(study["seeds"])
     lead = f"{html.escape(study['question'])} {seeds} seed{'s' if seeds > 1 else ''} of each condition, {episodes} held-out starts each."

@@ -245,7 +245,7 @@ def _open(config: TrainAgentConfig) -> tuple[Any, gym.vector.VectorEnv[Any, Any,
     model = load_world_model(env.model, device=env.device, precision=env.precision) if imagined else None
     if config.curriculum.teacher == "none":
         return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, real_envs=config.real_envs)
-    frame_size = model.config.frame_size if model is not None else (64, 64)
+    frame_size = model.config.frame_size if model is not None else env.engine_frames()
     bank = lesson_bank(lessons_of(config.curriculum, env), env, frame_size)
     return model, make_envs(env, config.where, num_envs=config.num_envs, model=model, starts=bank, real_envs=config.real_envs)
 

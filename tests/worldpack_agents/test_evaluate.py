@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.worldpack_env.fakes import FakeModel, make_bank
 from worldpack_agents.agreement import mean_maximum_rank_violation
@@ -13,9 +14,10 @@ from worldpack_agents.bench import BenchMemoryConfig, BenchSpeedConfig, BenchTra
 from worldpack_agents.cli import _parse_for_agents
 from worldpack_agents.compare import CompareConfig, compare, replay
 from worldpack_agents.env_config import EnvConfig
-from worldpack_agents.evaluate import EvalAgentConfig, describe, task_of
-from worldpack_agents.rollouts import Played
-from worldpack_agents.train import TrainAgentConfig, deciding
+from worldpack_agents.evaluate import EvalAgentConfig, describe, evaluate_agent, task_of
+from worldpack_agents.report import table_rows
+from worldpack_agents.rollouts import Played, open_rollout
+from worldpack_agents.train import PPOConfig, TrainAgentConfig, deciding, train_agent
 from worldpack_model.checkpoint import CheckpointError, save_model
 from worldpack_model.config import PRESETS
 from worldpack_model.world_model import WorldPack
@@ -86,14 +88,48 @@ def test_a_comparison_can_play_the_starts_of_another(tmp_path: Path) -> None:
     common = {"agents": ("compass",), "env": env, "episodes": 2, "num_envs": 2, "replays": 1, "videos": 0}
     first = compare(CompareConfig(out=tmp_path / "a", save_starts=True, **common)).data
     file = tmp_path / "a" / "starts.npz"
-    other = replace(env, split="train", model="voxel-64")
+    other = replace(env, split="train", nav_range=15, model="voxel-64")
     second = compare(CompareConfig(out=tmp_path / "b", starts=file, **{**common, "env": other})).data
     assert second["world_seeds"] == first["world_seeds"], "not those of the other task"
     assert second["agents"][0]["real"] == first["agents"][0]["real"]
+    assert (second["env"]["split"], second["env"]["nav_range"]) == ("test", 5), "told is what was played"
+    assert "range 5 blocks. Each agent plays the same 2 starts in held-out worlds" in (tmp_path / "b" / "report.html").read_text()
     with pytest.raises(ValueError, match="has 2 starts, 3 episodes were asked for; play at most 2"):
         compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "episodes": 3}))
     with pytest.raises(ValueError, match="The starts are for"):
         compare(CompareConfig(out=tmp_path / "c", starts=file, **{**common, "env": replace(env, task="LoopNav")}))
+
+
+@pytest.mark.parametrize(
+    ("task", "told"), [("Find", "find log</b>. Each"), ("Explore", "see new ground</b>. Each"), ("GoToImage", "a picture shows</b>, range 5 blocks.")]
+)
+def test_a_report_is_of_its_task_and_tells_no_spl_where_there_is_no_shortest_way(task: str, told: str, tmp_path: Path) -> None:
+    env = EnvConfig(task=task, nav_range=5, num_starts=2, max_episode_steps=4, split="test")  # type: ignore[arg-type]
+    result = compare(CompareConfig(out=tmp_path, agents=("random",), env=env, episodes=2, num_envs=2, replays=0, videos=0))
+    page = (tmp_path / "report.html").read_text()
+    assert told in page
+    has = task == "GoToImage"
+    assert ("SPL" in page) == has == ("spl" in result.data["agents"][0]["real"])
+    assert len(table_rows(result.data)[0]) == 2 + (5 if has else 4)
+    with_summary = evaluate_agent(EvalAgentConfig(agent="random", where="real", env=env, episodes=2, num_envs=2))
+    assert all(("spl" in episode) == has for episode in with_summary["episodes_played"])
+
+
+def test_the_engine_shows_frames_of_the_models_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_model(WorldPack(replace(PRESETS["debug"], frame_size=(48, 48))).eval(), tmp_path / "model")
+    env = EnvConfig(nav_range=5, num_starts=1, max_episode_steps=3, model=str(tmp_path / "model"))
+    found = {where: open_rollout(env, where, 1)[0] for where in ("imagined", "real")}  # type: ignore[arg-type]
+    assert found["imagined"].observation_space == found["real"].observation_space
+    run = tmp_path / "run"
+    train = {"out": run, "env": env, "ppo": PPOConfig(n_steps=8), "num_envs": 2, "total_steps": 16, "eval_every": 8, "eval_episodes": 1}
+    train_agent(TrainAgentConfig(**train, eval_in=("real",), progress=False))  # type: ignore[arg-type]
+    result = evaluate_agent(EvalAgentConfig(agent=str(run), where="real", env=env.with_split("test"), episodes=1, num_envs=1))
+    assert result["episodes"] == 1
+    other = open_rollout(replace(env, frame_size=(48, 64)), "real", 1)[0]
+    assert other.observation_space["image"].shape == (48, 64, 3)
+    for rollout in (*found.values(), other):
+        rollout.close()
 
 
 def test_agents_that_know_the_map_are_ranked_with_the_others_and_left_out(tmp_path: Path) -> None:

@@ -172,6 +172,9 @@ def test_a_study_from_its_file_to_its_page(file: Path, tmp_path: Path) -> None:
     again = run_study(StudyConfig(str(file), out=out))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("policy.zip")} == before, "nothing is trained twice"
     assert again["conditions"] == json.loads(json.dumps(report["conditions"]))
+    more = run_study(StudyConfig(str(file), out=out, seeds=(2,)))
+    assert list(more["study"]["seeds"]) == [0, 1, 2], "seeds are added"
+    assert len(more["cells"]) == 6 and more["cells"][:4] == json.loads(json.dumps(report["cells"]))
     file.write_text(TINY.replace("1e-2", "2e-2"))
     with pytest.raises(CheckpointError, match="holds another study"):
         run_study(StudyConfig(str(file), out=out))
