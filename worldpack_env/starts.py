@@ -93,7 +93,7 @@ class Start:
 
 
 def _length(points: NDArray[np.float64]) -> float:
-    """Length over ground of a way through points ``(n, 3)``, in blocks."""
+    """Length over ground of straight lines through points ``(n, 3)``, in blocks."""
     return float(np.hypot(*np.diff(points[:, [0, 2]], axis=0).T).sum())
 
 
@@ -212,8 +212,8 @@ class _FromWorld:
 
 
 def _shortest(surface: Surface, episode: Episode, *, loop: str, mode: StartMode) -> float:
-    """Blocks over ground of the A* way through the goals that are left; NaN where the grid has none (the walker cut a corner)."""
-    from worldpack_env.worlds.paths import cell_of, find_path, path_points
+    """Blocks over ground of the shortest way through the goals that are left; NaN where the grid has none (the walker cut a corner)."""
+    from worldpack_env.worlds.paths import shortest_way, way_length
 
     legs = list(pairwise(episode.waypoints[["ABC".index(letter) for letter in loop]]))
     if mode == "turn":
@@ -221,10 +221,10 @@ def _shortest(surface: Surface, episode: Episode, *, loop: str, mode: StartMode)
         legs = [(begin, legs[-1][1])]
     total = 0.0
     for here, there in legs:
-        cells = find_path(surface, cell_of(surface, here), cell_of(surface, there), max_drop=1)
-        if cells is None:
+        corners = shortest_way(surface, here, there)
+        if corners is None:
             return float("nan")
-        total += _length(path_points(surface, cells))
+        total += way_length(corners)
     return total
 
 

@@ -138,7 +138,7 @@ class Task(Protocol):
         """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)``."""
 
     def shortest(self, start: Start) -> float:
-        """Blocks over ground that must at least be walked from a start to success, for :func:`spl`."""
+        """Blocks over ground of the shortest way known from a start to success, for :func:`spl`; 0 where there is none."""
 
     def standing(self, state: TaskState) -> str | None:
         """How the first row of ``state`` stands, in a few words for pictures; None where its goals are places, which pictures show."""
@@ -205,7 +205,7 @@ class LoopNav:
         return after, TaskStep(reward, success.copy(), success)
 
     def shortest(self, start: Start) -> float:
-        """Blocks over ground that must at least be walked from a start to success, at least 1.
+        """Blocks over ground of the shortest way known from a start to success, at least 1; bodies may undercut it by a little.
 
         Each goal is reached ``radius`` before it, and the next leg begins there: the way through the goals, less one radius for the first leg
         and two for each other one.

@@ -19,7 +19,9 @@ from worldpack_env.worlds.paths import (
     nearest_standable,
     path_points,
     point_of,
+    shortest_way,
     walking_costs,
+    way_length,
 )
 
 
@@ -166,3 +168,45 @@ def test_no_goal_on_an_island() -> None:
     surface.walkable[28:33, 28:33] = True
     surface.walkable[10:15] = True
     assert goal_in_ring(surface, (30, 30), 15, np.random.default_rng(0)) is None
+
+
+def length(rows: list[str], begin: tuple[float, float], end: tuple[float, float], **options: int) -> float | None:
+    way = shortest_way(ground(rows, (10, -5)), (begin[0] + 10, 0, begin[1] - 5), (end[0] + 10, 0, end[1] - 5), **options)
+    if way is None:
+        return None
+    assert way[0] == pytest.approx((begin[0] + 10, begin[1] - 5)) and way[-1] == pytest.approx((end[0] + 10, end[1] - 5))
+    return way_length(way)
+
+
+def test_the_shortest_way_is_straight_where_a_body_can_walk_straight() -> None:
+    plain = ["0" * 12] * 12
+    assert length(plain, (0.7, 0.6), (11.2, 5.3)) == pytest.approx(np.hypot(10.5, 4.7)), "not by 45 degrees, and from where it stands"
+    assert length(["111110000011111"], (0.5, 0.5), (0.5, 14.5)) is not None
+    stairs = ["0" * 4, "1" * 4, "2" * 4, "0" * 4]
+    assert length(stairs, (0.5, 0.5), (3.5, 3.5)) == pytest.approx(np.hypot(3, 3)), "up by one, down by two"
+    assert length(stairs, (3.5, 0.5), (0.5, 3.5)) is None, "up by two"
+    assert length(stairs, (0.5, 0.5), (3.5, 3.5), max_drop=1) is None
+
+
+def test_the_shortest_way_goes_round_what_is_in_the_way() -> None:
+    wall = ["000000000", "000000000", "0000#0000", "0000#0000", "0000#0000"]
+    found = length(wall, (4.5, 0.5), (4.5, 8.5))
+    assert found is not None
+    best = 2 * np.hypot(4.5 - (2 - 0.3), (4 - 0.3) - 0.5) + (1 + 2 * 0.3)  # past the wall's end by half a body
+    assert best <= found < best + 0.5
+    holes = ["00000", "0###0", "00000"]
+    assert length(holes, (0.5, 2.5), (2.5, 2.5)) == pytest.approx(2 * np.hypot(2, 0) + 2, abs=0.6)
+    assert length(["0#0"], (0.5, 0.5), (0.5, 2.5)) is None
+
+
+def test_no_way_is_shorter_than_a_straight_line_or_longer_than_the_grids() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        heights = rng.integers(0, 3, (14, 14)).astype(np.int16)
+        surface = Surface(heights, rng.random((14, 14)) < 0.85, (0, 0))
+        begin, end = (1, 1), (12, int(rng.integers(14)))
+        way, cells = shortest_way(surface, point_of(surface, begin), point_of(surface, end)), find_path(surface, begin, end, shortest=True)
+        assert (way is None) == (cells is None)
+        if way is not None and cells is not None:
+            grid = way_length(path_points(surface, cells)[:, [0, 2]])
+            assert np.hypot(*(way[-1] - way[0])) - 1e-9 <= way_length(way) <= grid + 1e-9

@@ -8,6 +8,7 @@ its length, as in LoopNav's path finder.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -21,13 +22,17 @@ MAX_DROP: Final = 3
 """Blocks a walker may fall in one move without being hurt (Minecraft)."""
 GOAL_MAX_RISE: Final = 10
 """Greatest height difference of start and goal in LoopNav, in blocks."""
+_SAMPLE: Final = 0.1
+"""Blocks between the places of a straight way that are looked at."""
+_HALF_WIDTH: Final = 0.3
+"""Of a body, in blocks (Minecraft)."""
 _DIAGONAL_COST: Final = 1.6
 _STEP_UP_COST: Final = 0.5
 
 
 @njit(cache=True)
 def _search(
-    heights: NDArray[np.int16], walkable: NDArray[np.bool_], start: int, goal: int, max_drop: int, max_cost: float
+    heights: NDArray[np.int16], walkable: NDArray[np.bool_], start: int, goal: int, max_drop: int, max_cost: float, diagonal: float, step_up: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:  # pragma: no cover - compiled
     """A* from ``start`` to ``goal``, or a flood of everything within ``max_cost`` when ``goal`` is -1.
 
@@ -88,9 +93,9 @@ def _search(
                         continue
                     if heights[i, b] > top or heights[a, j] > top or heights[i, b] < low - 1 or heights[a, j] < low - 1:
                         continue
-                    move = _DIAGONAL_COST
+                    move = diagonal
                 if rise != 0:
-                    move += _STEP_UP_COST
+                    move += step_up
                 total = cost[here] + move
                 if total >= cost[there] or total > max_cost:
                     continue
@@ -99,7 +104,7 @@ def _search(
                 key = total
                 if goal >= 0:
                     u, v = abs(gi - a), abs(gj - b)
-                    key += max(u, v) + (_DIAGONAL_COST - 1.0) * min(u, v)
+                    key += max(u, v) + (diagonal - 1.0) * min(u, v)
                 if count == len(keys):
                     keys = np.concatenate((keys, np.empty(count, np.float32)))
                     cells = np.concatenate((cells, np.empty(count, np.int32)))
@@ -153,7 +158,9 @@ def nearest_standable(surface: Surface, point: ArrayLike, radius: int = 3) -> Ce
     return None if best is None else best[1]
 
 
-def find_path(surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf) -> list[Cell] | None:
+def find_path(
+    surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf, shortest: bool = False
+) -> list[Cell] | None:
     """The cheapest way from one cell to another.
 
     Args:
@@ -162,6 +169,7 @@ def find_path(surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_
         goal: cell to reach.
         max_drop: greatest fall in one move in blocks; 1 gives ways that can also be walked back.
         max_cost: give up beyond this cost (about blocks walked).
+        shortest: count lengths alone, not how comfortable a way is.
 
     Returns:
         Cells from start to goal, both included, or None if there is no way.
@@ -170,7 +178,8 @@ def find_path(surface: Surface, start: Cell, goal: Cell, *, max_drop: int = MAX_
         return None
     nz = surface.heights.shape[1]
     target = goal[0] * nz + goal[1]
-    _, parent = _search(*_arrays(surface), start[0] * nz + start[1], target, max_drop, float(max_cost))
+    costs = (math.sqrt(2.0), 0.0) if shortest else (_DIAGONAL_COST, _STEP_UP_COST)
+    _, parent = _search(*_arrays(surface), start[0] * nz + start[1], target, max_drop, float(max_cost), *costs)
     cells = [target]
     while cells[-1] != start[0] * nz + start[1]:
         if parent[cells[-1]] < 0:
@@ -202,7 +211,7 @@ def find_spawn(surface: Surface) -> NDArray[np.float64]:
 def walking_costs(surface: Surface, start: Cell, *, max_drop: int = MAX_DROP, max_cost: float = np.inf) -> NDArray[np.float32]:
     """Cost ``(X, Z) float32`` (about blocks walked) of the way from ``start`` to every cell; inf where there is none in ``max_cost``."""
     nz = surface.heights.shape[1]
-    cost, _ = _search(*_arrays(surface), start[0] * nz + start[1], -1, max_drop, float(max_cost))
+    cost, _ = _search(*_arrays(surface), start[0] * nz + start[1], -1, max_drop, float(max_cost), _DIAGONAL_COST, _STEP_UP_COST)
     grid: NDArray[np.float32] = cost.reshape(surface.heights.shape)
     return grid
 
@@ -210,6 +219,75 @@ def walking_costs(surface: Surface, start: Cell, *, max_drop: int = MAX_DROP, ma
 def path_points(surface: Surface, cells: list[Cell]) -> NDArray[np.float64]:
     """Feet positions ``(n, 3)`` at the centres of cells."""
     return np.stack([point_of(surface, cell) for cell in cells])
+
+
+@njit(cache=True)
+def _free(
+    heights: NDArray[np.int16], walkable: NDArray[np.bool_], begin: NDArray[np.float64], end: NDArray[np.float64], max_drop: int
+) -> bool:  # pragma: no cover - compiled
+    """Whether a body can walk straight from ``begin`` to ``end`` (x, z in cells): ground under all of it, no step above a block, no deep fall."""
+    nx, nz = heights.shape
+    dx, dz = end[0] - begin[0], end[1] - begin[1]
+    count = int(np.ceil(np.hypot(dx, dz) / _SAMPLE)) + 1
+    nothing = np.iinfo(np.int16).min
+    floor = nothing
+    for k in range(count + 1):
+        x, z = begin[0] + dx * k / count, begin[1] + dz * k / count
+        top = nothing
+        for i in range(int(np.floor(x - _HALF_WIDTH)), int(np.floor(x + _HALF_WIDTH)) + 1):
+            for j in range(int(np.floor(z - _HALF_WIDTH)), int(np.floor(z + _HALF_WIDTH)) + 1):
+                if i < 0 or j < 0 or i >= nx or j >= nz:
+                    return False
+                if not walkable[i, j]:
+                    # a body that stands partly over something that it cannot walk on may still leave
+                    if abs(i + 0.5 - begin[0]) < 0.5 + _HALF_WIDTH and abs(j + 0.5 - begin[1]) < 0.5 + _HALF_WIDTH:
+                        continue
+                    return False
+                top = max(top, heights[i, j])
+        if top == nothing:
+            continue
+        if floor != nothing and (top - floor > 1 or floor - top > max_drop):
+            return False
+        floor = top
+    return True
+
+
+def shortest_way(surface: Surface, start: ArrayLike, goal: ArrayLike, *, max_drop: int = MAX_DROP) -> NDArray[np.float64] | None:
+    """The shortest way that is known from one position to another: A*'s over the grid, pulled tight where a body can walk straight.
+
+    Grid ways turn by 45 degrees only and prefer level ground, so bodies that walk freely undercut them, by up to a quarter.
+
+    Args:
+        surface: walkable surface of the world.
+        start: feet position (x, y, z, ...).
+        goal: feet position (x, y, z, ...).
+        max_drop: greatest fall in one move in blocks.
+
+    Returns:
+        Corners ``(n, 2)`` (x, z) from start to goal, both included, or None if there is no way.
+    """
+    origin, arrays = np.array(surface.origin, np.float64), _arrays(surface)
+    ends = [np.asarray(point, np.float64)[[0, 2]] - origin for point in (start, goal)]
+    ways = []
+    for shortest in (True, False):  # neither is always the shorter one when it is pulled
+        cells = find_path(surface, cell_of(surface, start), cell_of(surface, goal), max_drop=max_drop, shortest=shortest)
+        if cells is None:
+            return None
+        points = np.stack([ends[0], *(np.array(cell) + 0.5 for cell in cells[1:-1]), ends[1]])
+        kept, here = [0], 0
+        while here < len(points) - 1:
+            there = len(points) - 1
+            while there > here + 1 and not _free(*arrays, points[here], points[there], max_drop):
+                there -= 1
+            kept.append(there)
+            here = there
+        ways.append(points[kept])
+    return min(ways, key=way_length) + origin
+
+
+def way_length(points: NDArray[np.float64]) -> float:
+    """Length in blocks of a way over ground through points ``(n, 2)``."""
+    return float(np.hypot(*np.diff(points, axis=0).T).sum())
 
 
 def goals_in_ring(surface: Surface, start: Cell, nav_range: int, *, max_drop: int = MAX_DROP) -> NDArray[np.intp]:
