@@ -3,9 +3,6 @@
 ``recent`` and ``retrieval`` take ``--steps``; a context that costs more operations per sample (counted, not timed) takes as many fewer steps:
 ``packing`` and ``worldpack`` a few, ``long`` two thirds.
 
-What a change of the context brings may be less than what two trainings of the same context differ by. With ``--start VARIANT`` all contexts of a seed
-therefore go on from one training of ``VARIANT``, of ``--start-steps``; a level it does not have starts as the finest one's mean.
-
 ``python benchmarks/ablation.py --data data/train --out runs/ablation`` trains; then
 ``worldpack eval-model --ablate runs/ablation --out benchmarks/results/ablation.json`` compares.
 """
@@ -19,7 +16,6 @@ import torch
 
 from worldpack_agents.roofline import operations
 from worldpack_model.ablation import ORDER
-from worldpack_model.checkpoint import save_model
 from worldpack_model.config import PRESETS
 from worldpack_model.packing import Context
 from worldpack_model.trainer import TrainModelConfig, train_model
@@ -31,24 +27,6 @@ def one(config: TrainModelConfig) -> str:
     if not (config.out / "model" / "manifest.json").is_file():
         train_model(config)
     return str(config.out)
-
-
-def repacked(source: Path, variant: str, out: Path) -> Path:
-    """Writes a trained model with another context; a level that it does not have starts as the mean of the finest one's tokens."""
-    if not (out / "manifest.json").is_file():
-        old = WorldPack.from_pretrained(str(source), device="cpu")
-        new = WorldPack(old.config.with_variant(variant))
-        known = dict(zip((level.kernel for level in old.config.packing.levels), old.denoiser.pack.projections, strict=True))
-        finest = known[min(known)]
-        weights = {name: value for name, value in old.state_dict().items() if ".pack.projections." not in name}
-        for i, level in enumerate(new.config.packing.levels):
-            area = (level.kernel // min(known)) ** 2
-            mean = finest.weight[:, :, None].expand(-1, -1, area).reshape(len(finest.weight), -1) / area
-            weights[f"denoiser.pack.projections.{i}.weight"] = known[level.kernel].weight if level.kernel in known else mean
-            weights[f"denoiser.pack.projections.{i}.bias"] = known[level.kernel].bias if level.kernel in known else finest.bias
-        new.load_state_dict(weights)
-        save_model(new, out)
-    return out
 
 
 def cost_of(preset: str, variant: str) -> int:
@@ -77,8 +55,6 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(ORDER))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000, help="of the cheapest context")
-    parser.add_argument("--start", help="a context; all others of a seed go on from one training of it")
-    parser.add_argument("--start-steps", type=int, default=1200, help="of that training")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="trainings at a time, one thread each")
     parser.add_argument("--mixed-precision", default="no", choices=("no", "bf16"))
@@ -87,34 +63,19 @@ def main() -> None:
     cost = {variant: cost_of(options.preset, variant) for variant in dict.fromkeys((*ORDER, *options.variants))}
     steps = {variant: round(options.steps * min(cost.values()) / cost[variant]) for variant in cost}
     print("steps:", ", ".join(f"{variant} {steps[variant]}" for variant in options.variants), flush=True)
-    common = {
-        "data": options.data, "preset": options.preset, "autoencoder": options.autoencoder, "latents": options.latents,
-        "batch_size": options.batch_size, "adversary_from": 1.0, "rollouts_from": 1.0, "unseen_weight": 1.0, "body_steps": 0, "motion_steps": 0,
-        "picture_every": 0, "threads": 1, "device": "cpu", "mixed_precision": options.mixed_precision, "compile": options.compile,
-    }  # fmt: skip
-    seeds = range(options.seeds)
-
-    def started(seed: int) -> Path:
-        return options.out / "start" / f"{options.start}-{seed}"
-
-    def init(variant: str, seed: int) -> str | None:
-        return str(repacked(started(seed) / "model", variant, started(seed) / variant)) if options.start else None
-
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-
-        def train(configs: list[TrainModelConfig]) -> None:
-            for done, folder in enumerate(pool.imap_unordered(one, configs), 1):
-                print(f"{done}/{len(configs)} {folder}", flush=True)
-
-        if options.start:
-            train([TrainModelConfig(out=started(s), variant=options.start, steps=options.start_steps, seed=s, **common) for s in seeds])
-        train(
-            [
-                TrainModelConfig(out=options.out / f"{v}-{s}", variant=v, steps=steps[v], seed=s, init=init(v, s), **common)
-                for s in seeds
-                for v in options.variants
-            ]
+    configs = [
+        TrainModelConfig(
+            data=options.data, out=options.out / f"{variant}-{seed}", preset=options.preset, variant=variant, autoencoder=options.autoencoder,
+            latents=options.latents, steps=steps[variant], batch_size=options.batch_size, seed=seed, adversary_from=1.0, rollouts_from=1.0,
+            unseen_weight=1.0, body_steps=0, motion_steps=0, picture_every=0, threads=1, device="cpu", mixed_precision=options.mixed_precision,
+            compile=options.compile,
         )
+        for seed in range(options.seeds)
+        for variant in options.variants
+    ]  # fmt: skip
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for done, folder in enumerate(pool.imap_unordered(one, configs), 1):
+            print(f"{done}/{len(configs)} {folder}", flush=True)
 
 
 if __name__ == "__main__":
