@@ -9,6 +9,7 @@ Each episode depends on the settings and its own number alone: the recordings ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldpack_env.explorers import TURN, Action, Script, Style, bump, explore, look, stroll, walk_to
+from worldpack_env.folder_lock import locked
 from worldpack_env.worlds import Surface, World, WorldView, make_world
 from worldpack_env.worlds.paths import (
     Cell,
@@ -64,9 +66,13 @@ T = TypeVar("T")
 LOOP_TASKS: Final = ("ABA", "ABCA")
 FREE_TASKS: Final = ("explore", "bump", "stroll")
 RECIPE_NAME: Final = "recipe.json"
-SCRIPTS_VERSION: Final = "2"
+SCRIPTS_VERSION: Final = "3"
 """Raised whenever the scripted explorers act differently for the same chance; a folder recorded across two versions is still valid, but
 cannot be recorded again as it is."""
+_TASK_DRAW: Final = 1 << 31
+"""Where attempts stand in the seeds of generators, for the draw of the task; there are never so many."""
+_AWAY: Final = 2.5
+"""Blocks from home, at least, where a detour may end: nearer, home is reached without a step (``tasks.GOAL_RADIUS``)."""
 _STARTS_TRIED: Final = 24
 _SITE_SPREAD: Final = 70
 _START_SPREAD: Final = 20
@@ -267,6 +273,8 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
     here = waypoints[-1]
     if distractors:
         tape.play(world, explore(tape.view, surface, style, rng, distractors), "detour")
+        if np.hypot(*(tape.view.pose - np.append(point_of(surface, home), [0.0, 0.0]))[[0, 2]]) < _AWAY:
+            raise _Stuck("the detour ended at home")
         here = cell_of(surface, tape.view.pose)
     turn_index = len(tape.frames)
     back = walked[::-1] if walked and len(waypoints) == 2 and not distractors else find_path(surface, here, home, max_drop=1)
@@ -434,10 +442,26 @@ def record(config: RecordConfig, *, factory: WorldFactory = make_world, progress
         Index of all episodes in the folder.
 
     Raises:
-        RecordError: if the folder holds recordings of another config, no world had room for an episode, or a worker died.
+        RecordError: if another process records there, the folder holds recordings of another config, no world had room for an episode, or a worker
+            died.
     """
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        return _record(config, out, factory, progress)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps a second recorder, which would take half-written files for those of a killed one, from the folder."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(out, "records"))
+        except ValueError as error:
+            raise RecordError(str(error)) from None
+        yield
+
+
+def _record(config: RecordConfig, out: Path, factory: WorldFactory, progress: bool) -> EpisodeIndex:
     _check_recipe(config)
     entries = {int(entry.stem): entry for entry in _existing(out)}
     missing = [i for i in range(config.episodes) if i not in entries]
@@ -445,8 +469,10 @@ def record(config: RecordConfig, *, factory: WorldFactory = make_world, progress
         LOGGER.info("%s already holds %d episodes; %d to record.", out, len(entries), len(missing))
     saver = _Saver(out, entries)
     try:
-        with _Bar(progress, total=config.episodes, done=config.episodes - len(missing)) as advance:
-            for number, entry in _produce(config, factory, missing):
+        # closed before the index is saved: what its processes still end is part of it
+        produced = contextlib.closing(_produce(config, factory, missing, entries))
+        with _Bar(progress, total=config.episodes, done=config.episodes - len(missing)) as advance, produced as finished:
+            for number, entry in finished:
                 entries[number] = entry
                 advance(entry.frames)
                 saver.maybe()
@@ -456,8 +482,10 @@ def record(config: RecordConfig, *, factory: WorldFactory = make_world, progress
     return EpisodeIndex.open(out)
 
 
-def _produce(config: RecordConfig, factory: WorldFactory, numbers: list[int]) -> Generator[tuple[int, IndexEntry], None, None]:
-    """Records episodes and yields them as they are finished."""
+def _produce(
+    config: RecordConfig, factory: WorldFactory, numbers: list[int], late: dict[int, IndexEntry]
+) -> Generator[tuple[int, IndexEntry], None, None]:
+    """Records episodes and yields them as they are finished; those that still end after a Ctrl-C or an error are put into ``late``."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
         world = _make(config, factory) if numbers else None
@@ -487,6 +515,8 @@ def _produce(config: RecordConfig, factory: WorldFactory, numbers: list[int]) ->
         raise RecordError("A recording process died (out of memory?); continue with the same command and fewer workers.") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        done = {number: future for future, number in running.items() if future.done() and not future.cancelled()}
+        late.update({number: future.result() for number, future in done.items() if future.exception() is None})
 
 
 def _make(config: RecordConfig, factory: WorldFactory) -> World:
@@ -528,7 +558,9 @@ def _record_number(config: RecordConfig, number: int, world: World) -> IndexEntr
     seeds = SPLITS[config.split]
     names = sorted(config.mix)
     weights = np.array([config.mix[name] for name in names])
-    name = str(np.random.default_rng([seeds.start + config.seed, number]).choice(names, p=weights / weights.sum()))
+    # a generator of its own: [a, b] and [a, b, 0] are the same seed, and the task would say where in the world the first attempt begins
+    draw = np.random.default_rng([seeds.start + config.seed, number, _TASK_DRAW])
+    name = str(draw.choice(names, p=weights / weights.sum()))
     task, nav_range = parse_task(name)
     last: CannotLayTask | None = None
     for attempt in range(_SEEDS_TRIED):

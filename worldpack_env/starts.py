@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -24,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldpack_env.worlds import Surface, World, make_world
 from worldpack_model.config import lookup
-from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex
+from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, in_env_steps
 from worldpack_model.geometry import ACTION_DIM, check_action, check_pose
 
 StartMode = Literal["spawn", "turn"]
@@ -158,7 +159,7 @@ def start_at(world: World, *, seed: int, pose: ArrayLike, goals: ArrayLike) -> S
     away = np.abs(waypoints - waypoints[0])[:, [0, 2]].max()
     return Start(
         world=world.name,
-        seed=seed,
+        seed=int(seed),
         frames=view.frame[None].copy(),
         poses=view.pose[None].copy(),
         actions=np.zeros((0, ACTION_DIM), np.float32),
@@ -267,7 +268,7 @@ class _FromIndex:
         self.index, self.loop, self.mode = index, loop, mode
 
     def __call__(self, index: int) -> Start:
-        return start_from_episode(self.index.read(index), loop=self.loop, mode=self.mode)
+        return start_from_episode(in_env_steps(self.index.read(index)), loop=self.loop, mode=self.mode)
 
 
 class _FromList:
@@ -516,7 +517,7 @@ class StartBank:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Makes all starts and writes them to one ``.npz`` file in one move; returns its path.
+        """Makes all starts and writes them to one ``.npz`` file in one move; returns its path, ``path`` with that ending.
 
         It holds arrays and a JSON text only, so reading it executes nothing.
 
@@ -525,7 +526,7 @@ class StartBank:
         """
         if len(self.parts) > 1:
             raise ValueError(f"This bank was joined from {len(self.parts)} others; save those, and join them again.")
-        target = Path(path).with_suffix(".npz")
+        target = Path(path) if Path(path).suffix == ".npz" else Path(path).with_name(f"{Path(path).name}.npz")
         arrays: dict[str, NDArray[Any]] = {}
         plain: list[dict[str, Any]] = []
         for i in range(self._size):
@@ -563,7 +564,7 @@ class StartBank:
                 for i, plain in enumerate(about["starts"]):
                     names = [f.name for f in fields(Start) if f"{i}.{f.name}" in file]
                     starts.append(Start(**plain, **{name: file[f"{i}.{name}"] for name in names}))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise ValueError(f"{path} is no start bank of format {_FORMAT} ({error}); make it again with StartBank.save.") from None
         return cls.from_starts(starts, loop=str(about["loop"]))
 

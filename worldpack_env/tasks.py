@@ -69,6 +69,8 @@ class TaskState:
     """``(n, m)`` what a mission of the engine's own said last, ``simulator.Views.mission``; m is 5 for tasks that are one, 0 for the others."""
     event: NDArray[np.bool_]
     """``(n,)`` whether the event that the task waits for happens, ``simulator.Views.event``; False for tasks that wait for none."""
+    absent: NDArray[np.bool_]
+    """``(n,)`` whether there was a view of the episode in which that event did not happen."""
 
     @classmethod
     def empty(cls, count: int, like: TaskState) -> TaskState:
@@ -95,6 +97,7 @@ class TaskState:
         """Takes up what the engine's own mission says, ``simulator.Views.mission``, and whether an event happens, ``simulator.Views.event``."""
         if event is not None:
             self.event = event.copy()
+            self.absent = self.absent | ~self.event
         if mission is not None and self.mission.shape[1]:
             self.mission = mission
             self.distance = mission[:, MissionView._fields.index("distance")].copy()
@@ -188,7 +191,9 @@ class LoopNav:
         count = np.array([len(start.waypoints) - 1 for start in starts], np.int64)
         subgoal = np.array([c - 1 if s.mode == "turn" else 0 for s, c in zip(starts, count, strict=True)], np.int64)
         n = len(starts)
-        state = TaskState(goals, count, subgoal, np.zeros(n), np.zeros((n, 0, 0), np.bool_), np.zeros((n, 0)), np.zeros(n, np.bool_))
+        state = TaskState(
+            goals, count, subgoal, np.zeros(n), np.zeros((n, 0, 0), np.bool_), np.zeros((n, 0)), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+        )
         state.distance[:] = _over_ground(state.target(), np.stack([start.poses[-1] for start in starts]))
         return state
 
@@ -290,8 +295,9 @@ class Find:
 
         1.0 * (1 if it happens, else 0) - 0.01
 
-    The episode ends when it happens. Where nothing of the kind is near, it cannot; compare agents on the same starts. ``info["distance"]`` is the
-    distance to the start, and ``info["spl"]`` says nothing: nobody knows the shortest way to something that may be anywhere.
+    The episode ends when it happens. Who begins where it happens has not found it yet: it must have been out of sight once. Where nothing of the kind
+    is near, it cannot be found; compare agents on the same starts. ``info["distance"]`` is the distance to the start, and ``info["spl"]`` says
+    nothing: nobody knows the shortest way to something that may be anywhere.
     """
 
     loop = "AB"
@@ -316,7 +322,7 @@ class Find:
 
     def step(self, state: TaskState, poses: NDArray[np.float64]) -> tuple[TaskState, TaskStep]:
         """State and outcome after the agents of ``state`` (n rows) came to ``poses (n, 5)`` and ``state.event`` was heard."""
-        found = state.event.copy()
+        found = state.event & state.absent
         after = replace(state, subgoal=found.astype(np.int64), distance=_over_ground(state.goals[:, 0], poses))
         return after, TaskStep(np.where(found, ARRIVAL_REWARD, 0.0) + STEP_REWARD, found, found.copy())
 
@@ -366,7 +372,8 @@ class Navigate:
 def _aimless(poses: NDArray[np.float64], *, visited: NDArray[np.bool_], mission: NDArray[np.float64]) -> TaskState:
     """State of episodes that begin at ``poses (n, 5)``, whose only goal that is known is where they begin."""
     n = len(poses)
-    return TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), visited, mission, np.zeros(n, np.bool_))
+    never = np.zeros(n, np.bool_)
+    return TaskState(poses[:, None, :3].copy(), np.ones(n, np.int64), np.zeros(n, np.int64), np.zeros(n), visited, mission, never, never.copy())
 
 
 def _cell(state: TaskState, poses: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -31,8 +31,8 @@ import numpy as np
 from worldpack_agents.baselines import Clumsy, open_policy
 from worldpack_agents.callbacks import read_curve, segment_seed
 from worldpack_agents.rollouts import open_rollout, play
-from worldpack_agents.run_lock import locked
 from worldpack_agents.train import TrainAgentConfig, deciding, train_agent
+from worldpack_env.folder_lock import locked
 from worldpack_env.recorder import played_episode
 from worldpack_env.worlds import make_world
 from worldpack_model.checkpoint import CheckpointError, read_manifest, write_json
@@ -136,7 +136,7 @@ def refresh(config: RefreshConfig, tell: Tell = lambda what, done, total: None) 
         ValueError: if a setting does not fit, or another process works in the folder.
         KeyboardInterrupt: if a signal stopped the agent's training.
     """
-    with locked(config.out):
+    with locked(config.out, "trains"):
         _claim(config)
         model, previous, rounds = config.agent.env.model, None, list[dict[str, Any]]()
         for number in range(config.rounds + 1):

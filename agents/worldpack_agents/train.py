@@ -38,9 +38,9 @@ from worldpack_agents.dqn import DQNConfig, check_buffer, drop_buffers, load_buf
 from worldpack_agents.env_config import EnvConfig, Where, make_envs
 from worldpack_agents.eval_callback import EvalCallback
 from worldpack_agents.policies import VALUE_BASED, Algorithm, PolicyConfig, algorithm_class, policy_kwargs
-from worldpack_agents.run_lock import locked
 from worldpack_agents.vec_env import SB3VecEnv
 from worldpack_agents.warm_up import WarmUp, rollout_of, warm_policy
+from worldpack_env.folder_lock import locked
 from worldpack_model.checkpoint import CheckpointError, resolve_device
 from worldpack_model.provenance import versions
 
@@ -210,7 +210,7 @@ def train_agent(config: TrainAgentConfig, *, env: gym.vector.VectorEnv[Any, Any,
         CheckpointError: if the folder holds a run with other settings, or is damaged.
         ValueError: if a setting does not fit, or another process trains in the folder.
     """
-    with locked(config.out):
+    with locked(config.out, "trains"):
         _check_claim(config)
         newest = newest_checkpoint(config.out)
         if newest is not None and int(newest[1]["steps"]) >= config.total_steps:

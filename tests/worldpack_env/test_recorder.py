@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from tests.worldpack_env.recorder_world import RecorderWorld, make_fake
 from worldpack_env import recorder
 from worldpack_env.explorers import Style
+from worldpack_env.folder_lock import locked
 from worldpack_env.recorder import CannotLayTask, RecordConfig, RecordError, record, record_episode
 from worldpack_env.worlds import WORLDS, Surface, WorldView
 from worldpack_model.episodes import SPLITS, Episode, EpisodeIndex, in_env_steps, read_episode, write_episode
@@ -230,6 +231,31 @@ def test_parallel_is_serial_is_interrupted(tmp_path: Path) -> None:
     assert len(serial) == 6 and {e.seed for e in serial} == set(range(6)) and {e.task for e in serial} <= {"ABA", "explore", "bump"}
 
 
+def test_the_task_says_nothing_about_the_place(tmp_path: Path) -> None:
+    """The draw of the task and the first attempt have generators of their own: with one, every task had a stripe of the world to itself."""
+    places: dict[str, list[float]] = {}
+
+    def place(world: object, *, rng: np.random.Generator, task: str, **told: object) -> None:
+        places.setdefault(task, []).append(float(rng.random()))
+        raise CannotLayTask("only the first number is of interest")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recorder, "record_episode", place)
+        patched.setattr(recorder, "_SEEDS_TRIED", 1)
+        for number in range(300):
+            with pytest.raises(RecordError):
+                recorder._record_number(config(tmp_path), number, RecorderWorld())
+    assert sum(map(len, places.values())) == 300 and len(places) == 3
+    for drawn in places.values():
+        assert min(drawn) < 0.1 and max(drawn) > 0.9 and 0.4 < np.mean(drawn) < 0.6
+
+
+def test_one_recorder_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path, "records"), pytest.raises(RecordError, match="Another process records in"):
+        run(config(tmp_path))
+    run(config(tmp_path, episodes=1))
+
+
 def test_splits_and_seeds(tmp_path: Path) -> None:
     index = run(config(tmp_path, split="val", seed=40, episodes=3))
     assert {e.seed for e in index} == {900_040, 900_041, 900_042} and len(index.filter(split="val")) == 3
@@ -374,8 +400,10 @@ def test_interrupted_recording_leaves_whole_episodes(tmp_path: Path, sign: signa
     while left := still_running(workers):  # those of a killed parent end by themselves
         assert time.monotonic() < deadline, f"processes {left} outlive their parent"
         time.sleep(0.1)
+    listed = len(EpisodeIndex.open(out)) if sign == signal.SIGINT else None
     index = EpisodeIndex.build(out)
     assert len(index) >= 5
+    assert listed in (None, len(index)), "what was finished after a Ctrl-C is listed too"
     index.verify()
     done = len(index)
     again = run(RecordConfig(out=out, episodes=done + 1, world="fake", mix=SMALL, frame_size=16, explore_steps=12, workers=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from tests.worldpack_env.fakes import make_bank, make_start
 from tests.worldpack_env.recorder_world import RecorderWorld
-from worldpack_env.recorder import record_episode
+from worldpack_env.recorder import RecordConfig, record, record_episode
 from worldpack_env.starts import Start, StartBank, start_at, start_from_episode
 from worldpack_env.worlds import make_world
 from worldpack_env.worlds.paths import cell_of, find_path, goals_in_ring
@@ -168,6 +169,33 @@ def test_saved_banks_come_back_whole(voxel: StartBank, tmp_path: Path) -> None:
     assert len(loaded) == 3
     assert (loaded.loop, loaded.world, loaded.mode, loaded.nav_range, loaded.frame_size) == ("ABA", "voxel", "spawn", 8, (32, 32))
     assert all(equal(loaded[i], voxel[i]) for i in range(3))
+
+
+def test_a_dot_in_the_name_of_a_file_stays(tmp_path: Path) -> None:
+    banks = [StartBank.from_starts([make_start(seed=seed)], loop="AB") for seed in (1, 2)]
+    paths = [bank.save(tmp_path / f"starts-v0.{i}") for i, bank in enumerate(banks)]
+    assert [path.name for path in paths] == ["starts-v0.0.npz", "starts-v0.1.npz"]
+    assert [StartBank.load(path)[0].seed for path in paths] == [1, 2]
+
+
+def test_a_flipped_byte_is_told(tmp_path: Path) -> None:
+    path = StartBank.from_starts([make_start()], loop="AB").save(tmp_path / "bank")
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        part = next(one for one in archive.infolist() if one.filename.endswith("frames.npy"))
+    at = part.header_offset + 60 + part.compress_size // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match="is no start bank of format"):
+        StartBank.load(path)
+
+
+def test_recordings_of_every_tick_give_the_starts_of_env_steps(tmp_path: Path) -> None:
+    for fps in (5, 20):
+        record(RecordConfig(out=tmp_path / str(fps), episodes=1, mix={"ABA-5": 1.0}, frame_size=36, workers=1, fps=fps), progress=False)  # type: ignore[arg-type]
+    for mode in ("spawn", "turn"):
+        steps, ticks = (StartBank.from_episodes(tmp_path / str(fps), loop="ABA", mode=mode)[0] for fps in (5, 20))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(steps.frames, ticks.frames)
+        np.testing.assert_allclose(steps.poses, ticks.poses, atol=1e-9)
 
 
 def test_a_bank_without_goal_frames_can_be_saved(tmp_path: Path) -> None:

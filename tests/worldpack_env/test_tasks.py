@@ -69,6 +69,7 @@ def test_find_ends_with_the_event_it_waits_for() -> None:
     start = make_start()
     state = task.begin([start, start])
     assert state.event.tolist() == [False, False]
+    state.hear(None, np.array([False, False]))  # the first view
     state.hear(None, np.array([True, False]))
     state, step = task.step(state, at((3, 4), (0, 0)))
     assert step.reward == pytest.approx([0.99, -0.01])
@@ -78,6 +79,11 @@ def test_find_ends_with_the_event_it_waits_for() -> None:
     assert make_task("explore").standing(state) == "1 new squares" and GoTo().standing(state) is None
     state.hear(None, np.array([False, True]))
     assert task.step(state, at((3, 4), (0, 0)))[1].success.tolist() == [False, True]
+    state = task.begin([start])
+    for there, found in ((True, False), (True, False), (False, False), (True, True)):  # seen from the first view on, lost, found
+        state.hear(None, np.array([there]))
+        state, step = task.step(state, at((0, 0)))
+        assert step.success.tolist() == [found]
     with pytest.raises(ValueError, match="name of an event"):
         Find("")
 

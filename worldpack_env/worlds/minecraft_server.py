@@ -45,12 +45,14 @@ PORT: Final = 25565
 """Minecraft's own."""
 PLAYER: Final = "worldpack"
 """Players are called so, with the first number that no other world on this machine uses: ``worldpack1``, ``worldpack2``, ..."""
-SPACING: Final = 256
-"""Blocks between the places of two seeds, and the side of the square around one that :meth:`MinecraftServerWorld.surface` tells."""
+SIDE: Final = 256
+"""Blocks of a side of the square around a place that :meth:`MinecraftServerWorld.surface` tells; who walks by it stays inside."""
+SPACING: Final = SIDE + 2 * 64
+"""Blocks between the places of two seeds: from the border of one square nobody sees into another (``VIEW_DISTANCE``)."""
 PLACES: Final = 1000
-"""Places of a split. The farthest are 7,000 blocks from the spawn; much farther off, models that count in float32 would lose precision."""
+"""Places of a split. The farthest are 10,500 blocks from the spawn; much farther off, models that count in float32 would lose precision."""
 _CHUNK: Final = 16
-_SURVEY_CHUNKS: Final = SPACING // 2 // _CHUNK
+_SURVEY_CHUNKS: Final = SIDE // 2 // _CHUNK
 _PICTURE_CHUNKS: Final = 5
 _ABOVE: Final = 300.0
 """Where one waits until the blocks of a place have come; above all of them."""
@@ -210,7 +212,7 @@ class MinecraftServerWorld:
         return self._spawn(self._seed)
 
     def surface(self) -> Surface:
-        """The walkable surface of the place last reset to, a square of ``SPACING`` blocks; its arrays are read-only.
+        """The walkable surface of the place last reset to, a square of ``SIDE`` blocks; its arrays are read-only.
 
         The first call for a place goes there to look at it and comes back, before the first step of an episode only. Columns that the server
         has not sent (its view distance is small) cannot be walked.
@@ -341,12 +343,12 @@ class MinecraftServerWorld:
             return
         x, z = place_of(seed, (float(self.about["spawn"][0]), float(self.about["spawn"][1])))
         self._place(np.array([x + 0.5, _ABOVE, z + 0.5, 0.0, 0.0]), _SURVEY_CHUNKS)
-        corner = (x - SPACING // 2, z - SPACING // 2)
-        _, payload = self._ask({"op": "survey", "corner": corner, "side": SPACING})
-        cells = SPACING * SPACING
+        corner = (x - SIDE // 2, z - SIDE // 2)
+        _, payload = self._ask({"op": "survey", "corner": corner, "side": SIDE})
+        cells = SIDE * SIDE
         everything = self._array(payload, "u1", 3 * cells)
-        heights = np.frombuffer(payload, "<i2", cells).astype(np.int16).reshape(SPACING, SPACING)
-        walkable = (everything[2 * cells :] != 0).reshape(SPACING, SPACING)
+        heights = np.frombuffer(payload, "<i2", cells).astype(np.int16).reshape(SIDE, SIDE)
+        walkable = (everything[2 * cells :] != 0).reshape(SIDE, SIDE)
         walkable[[0, -1]] = walkable[:, [0, -1]] = False  # nobody knows what is behind them
         heights.flags.writeable = walkable.flags.writeable = False
         self._surfaces[seed] = Surface(heights, walkable, corner)
@@ -356,7 +358,7 @@ class MinecraftServerWorld:
     def _spawn(self, seed: int) -> NDArray[np.float64]:
         """Where to stand in a place that was looked at: near its middle, on the water or the trees there if no ground is near."""
         surface = self._surfaces[seed]
-        half = SPACING // 2
+        half = SIDE // 2
         if not surface.walkable.any():
             return np.array([surface.origin[0] + half + 0.5, float(surface.heights[half, half]), surface.origin[1] + half + 0.5, 0.0, 0.0])
         pose = find_spawn(Surface(surface.heights, surface.walkable, (-half, -half)))

@@ -102,8 +102,8 @@ class WorkerProcess:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                if self._process.poll() is not None:
-                    raise self._fault(f"ended with status {self._process.returncode} before it connected") from None
+                if (ended := _ended(self._process)) is not None:
+                    raise self._fault(f"ended with status {ended} before it connected") from None
                 continue
             connection.settimeout(max(0.01, min(5.0, deadline - time.monotonic())))
             shown = bytearray()
@@ -142,9 +142,7 @@ class WorkerProcess:
         except TimeoutError:
             what = f"did not answer {do!r} within {seconds:g} s"
         except (ConnectionError, EOFError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2.0)
-            ended = self._process.poll()
+            ended = _ended(self._process, 2.0)
             what = f"broke the connection during {do!r}" + (f" and ended with status {ended}" if ended is not None else "")
         except BaseException:  # a fault, or Ctrl-C in the middle of an answer
             self.kill()
@@ -223,8 +221,7 @@ class WorkerProcess:
         if self._socket is not None:
             with contextlib.suppress(BackendUnavailable):
                 self.ask("close", None, seconds)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2.0)
+            _ended(self._process, 2.0)
         self.kill()
 
     def kill(self) -> None:
@@ -236,8 +233,30 @@ class WorkerProcess:
         self._log.close()
 
 
+def _ended(process: subprocess.Popen[bytes], seconds: float = 0.0) -> int | None:
+    """The status of a process that ends within ``seconds``, None of one that does not.
+
+    It is not reaped: its number, which is that of the group of what it started as well, stays its own until :func:`_end_family`.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        if process.returncode is not None:
+            return process.returncode
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            status = process.poll()
+        else:
+            try:
+                told = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # somebody else in this program reaped it
+                return process.poll()
+            status = None if told is None else told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
+        if status is not None or time.monotonic() > until:
+            return status
+        time.sleep(0.01)
+
+
 def _end_family(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and everything it started, and waits for it."""
+    """Ends a process and everything it started, and waits for it; of one that has ended already, what is left of its group."""
     if process.returncode is not None:
         return
     # MineRL starts Minecraft in a session of its own, so the group alone would leave it behind.

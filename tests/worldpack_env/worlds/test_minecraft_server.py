@@ -22,7 +22,7 @@ from tests.worldpack_env.worlds.squid import Squid
 from worldpack_env.recorder import RecordConfig, record
 from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, World, make_world
 from worldpack_env.worlds.minecraft import ORIGIN, SIZE, MinecraftWorld
-from worldpack_env.worlds.minecraft_server import SPACING, MinecraftServerWorld, check_address, place_of
+from worldpack_env.worlds.minecraft_server import SIDE, SPACING, MinecraftServerWorld, check_address, place_of
 from worldpack_model.episodes import SPLITS
 from worldpack_model.evaluation import held_out_loops
 from worldpack_model.geometry import BOX, KEYS, TICKS_PER_STEP, WALK_BLOCKS_PER_TICK, box_corner
@@ -225,7 +225,7 @@ def test_the_servers_word_counts_and_so_do_blocks_that_change(squid: Squid, worl
 def test_surface_and_solid(world: MinecraftServerWorld) -> None:
     world.reset(0, [0.5, TOP, 0.5, 0.0, 0.0])
     surface = world.surface()
-    assert surface.heights.shape == surface.walkable.shape == (SPACING, SPACING)
+    assert surface.heights.shape == surface.walkable.shape == (SIDE, SIDE)
 
     def at(x: int, z: int) -> tuple[int, bool]:
         i, k = x - surface.origin[0], z - surface.origin[1]
@@ -287,7 +287,7 @@ def test_a_loop_is_recorded_there_and_read_by_all_that_read_loops(squid: Squid, 
     (episode,) = held_out_loops(tmp_path, "ABA", 5, 1)
     assert (episode.world, episode.seed, episode.ticks_per_step) == (squid.world, 950_000, TICKS_PER_STEP)
     x, z = place_of(950_000, (8.0, 8.0))
-    assert np.abs(episode.poses[:, [0, 2]] - (x, z)).max() < SPACING / 2
+    assert np.abs(episode.poses[:, [0, 2]] - (x, z)).max() < SIDE / 2
     assert np.linalg.norm(episode.poses[-1, :3] - episode.waypoints[0]) < 1
     assert 4 <= np.abs(episode.waypoints[1] - episode.waypoints[0]).max() <= 5
     assert episode.blocks is not None and episode.blocks[:, :, :3].all(), "on solid ground"

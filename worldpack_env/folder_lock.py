@@ -1,4 +1,4 @@
-"""The lock of a run folder: one process at a time works in it."""
+"""The lock of a folder that is written in: one process at a time works in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
+def locked(run: Path, work: str) -> Iterator[None]:
     """Makes the folder and keeps a second process from working in it; the lock ends with the process, however it ends.
+
+    Args:
+        run: the folder.
+        work: what is done in it, for the message: ``trains``, ``records``.
 
     Raises:
         ValueError: if another process holds it.
@@ -25,5 +29,5 @@ def locked(run: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"Another process trains in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
+            raise ValueError(f"Another process {work} in {run} (process {os.getpid()} asked); wait for it or choose another --out.") from None
         yield
