@@ -303,7 +303,7 @@ def bench_memory(config: BenchMemoryConfig, progress: Callable[[str, int, int], 
         for one, slots in itertools.product((model, other), {config.slots, *config.context_slots}):
             one.compile_for(slots)
     held = [_walked(model, config.slots, frames, progress) for frames in config.histories]
-    kept = [int(memory.keyframes.max()) + memory.recent for memory in held]
+    kept = [int(memory.keyframes.max()) + min(memory.recent, frames) for memory, frames in zip(held, config.histories, strict=True)]
     times = _in_turn([_prediction(model, memory) for memory in held], config.repeats)
     contexts = [row for slots in config.context_slots for row in _contexts(model, other, slots, config, progress)]
     report = {

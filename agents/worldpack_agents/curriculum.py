@@ -9,7 +9,7 @@ teacher       odds of the lessons
 ``none``      the last lesson alone: no curriculum
 ``uniform``   all alike
 ``linear``    a window that moves from the first lesson to the last while the first ``linear_share`` of the training goes by
-``gated``     all unlocked ones, the newest half of the time; the next is unlocked when ``gate`` of the newest's last ``window`` episodes succeed
+``gated``     half of them on all unlocked ones alike, half on the newest; the next is unlocked when ``gate`` of its last ``window`` episodes succeed
 ``progress``  in proportion to how fast success changes, up or down: teacher-student curriculum learning, "window" algorithm (Matiisen et al. 2017,
               arXiv:1707.00183, algorithm 3: the slope of a line through each task's last scores), with ``explore`` of the odds on all alike
 ============  =====================================================================================================================================

@@ -152,7 +152,8 @@ def _java() -> Check:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return Check("Java 8", f"{java} does not run", mend)
-    line = (done.stderr or done.stdout).strip().splitlines()[0]
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    line = next((line for line in lines if " version " in line), lines[0])  # before it stands what JAVA_TOOL_OPTIONS adds
     return Check("Java 8", f"{java}: {line}", None if '"1.8' in line else mend)
 
 

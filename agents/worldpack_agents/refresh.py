@@ -104,6 +104,8 @@ class RefreshConfig:
             raise ValueError(
                 f"The world model learns from the agent's episodes, so they are played in train worlds, not {self.agent.env.split} ones."
             )
+        if self.agent.curriculum.teacher != "none":
+            raise ValueError("Every round would begin the curriculum anew, with the easiest lesson; leave agent.curriculum.teacher out of a refresh.")
         if not 0 <= self.random_share <= 1:
             raise ValueError(f"random_share must be between 0 and 1, not {self.random_share}.")
         if self.denoiser_steps < 0:

@@ -37,7 +37,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import numpy as np
 import tomllib
@@ -50,6 +50,7 @@ from worldpack_agents.evaluate import EvalAgentConfig, evaluate_agent
 from worldpack_agents.intervals import RESAMPLES, Interval
 from worldpack_agents.train import TrainAgentConfig, train_agent
 from worldpack_model.checkpoint import CheckpointError, write_json
+from worldpack_model.config import convert
 from worldpack_model.provenance import provenance, weights_id
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class StudyConfig:
     ray: bool = False
     """Run the cells on the Ray cluster that RAY_ADDRESS names, or on one that is started here; needs worldpack-env[ray]."""
     change: tuple[str, ...] = ()
-    """Settings of every condition's training to change, as in the file: total_steps=49152 in='"real"' curriculum.teacher='"gated"'."""
+    """Settings of every condition's training to change, as in the file: total_steps=49152 in='"real"' policy.hidden=64."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ def read_study(source: str, *, smoke: bool = False, change: Sequence[str] = ()) 
         (evaluate if key in {f.name for f in fields(EvalAgentConfig)} - {f.name for f in fields(TrainAgentConfig)} else base)[key] = value
     for entry in change:
         key, _, value = entry.partition("=")
+        own = [name for name, settings in conditions.items() if key.strip() in settings]
+        if own:
+            raise ValueError(f"change {entry!r} would change nothing: {', '.join(own)} set {key.strip()} themselves; write a study of your own.")
         try:
             base[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError as error:
@@ -134,7 +138,7 @@ def read_study(source: str, *, smoke: bool = False, change: Sequence[str] = ()) 
     seeds = tuple(int(seed) for seed in data["seeds"])
     study = Study(path.stem, data["title"], data.get("question", ""), against, seeds[:1] if smoke else seeds, base, conditions, evaluate)
     for name in conditions:  # what is wrong shows before anything is trained
-        train_config(study, name, 0, Path("unused"))
+        judge_config(study, train_config(study, name, 0, Path("unused")))
     return study
 
 
@@ -155,6 +159,18 @@ def train_config(study: Study, condition: str, seed: int, out: Path) -> TrainAge
     return config
 
 
+def judge_config(study: Study, trained: TrainAgentConfig) -> EvalAgentConfig:
+    """How the agent of a training is judged.
+
+    Raises:
+        ValueError: if a setting is unknown or out of bounds.
+    """
+    judge = EvalAgentConfig(agent=str(trained.out), env=trained.env.with_split("test"))
+    for key, value in study.evaluate.items():
+        judge = _with(judge, key.split("."), value, f"study {study.name}, evaluate: {key}")
+    return judge
+
+
 def _with(config: Any, path: Sequence[str], value: Any, what: str) -> Any:
     """A copy of a nest of dataclasses with one entry changed."""
     name, rest = ("where" if path[0] == "in" else path[0]), path[1:]
@@ -166,7 +182,11 @@ def _with(config: Any, path: Sequence[str], value: Any, what: str) -> Any:
         if not is_dataclass(old):
             raise ValueError(f"{what}: {name!r} has no settings of its own.")
         return replace(config, **{name: _with(old, rest, value, what)})
-    return replace(config, **{name: tuple(value) if isinstance(value, list) else value})
+    if is_dataclass(old) and isinstance(value, dict):
+        for key, entry in value.items():
+            old = _with(old, key.split("."), entry, f"{what}.{key}")
+        return replace(config, **{name: old})
+    return replace(config, **{name: convert(get_type_hints(type(config))[name], value, what)})
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
@@ -233,10 +253,7 @@ def run_cell(study: Study, condition: str, seed: int, folder: Path) -> dict[str,
         found: dict[str, Any] = json.loads(file.read_text())
         if found["steps"] == trained.steps and found["judged"] == dict(study.evaluate):
             return found
-    judge = EvalAgentConfig(agent=str(run), env=config.env.with_split("test"))
-    for key, value in study.evaluate.items():
-        judge = _with(judge, key.split("."), value, f"study {study.name}, evaluate: {key}")
-    result = evaluate_agent(judge)
+    result = evaluate_agent(judge_config(study, config))
     cell = {
         "condition": condition,
         "seed": seed,
@@ -304,8 +321,10 @@ def run_study(config: StudyConfig, tell: Tell = lambda what, done, total: None) 
 
 def _claim(study: Study, folder: Path) -> None:
     """A folder belongs to one study, whatever seeds were asked for."""
-    path, mine = folder / "plan.json", {k: v for k, v in asdict(study).items() if k not in ("seeds", "title", "question")}
-    if path.is_file() and json.loads(path.read_text()) != json.loads(json.dumps(mine)):
+    # how agents are judged may change: those that were judged otherwise are judged anew
+    path, mine = folder / "plan.json", {k: v for k, v in asdict(study).items() if k not in ("seeds", "title", "question", "evaluate")}
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "evaluate"} if path.is_file() else None
+    if old is not None and old != json.loads(json.dumps(mine)):
         raise CheckpointError(f"{folder} holds another study, or this one before it was changed; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)

@@ -421,6 +421,12 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _spelled(flat: dict[str, Any]) -> dict[str, Any]:
+    """The same with the paths of folders that are there spelled in one way, wherever a command is run."""
+    paths = {key: Path(flat[key]) for key in ("init", "env.model") if flat.get(key)}
+    return flat | {key: str(path.resolve()) for key, path in paths.items() if path.exists()}
+
+
 def _check_claim(config: TrainAgentConfig) -> None:
     """Compares the folder's run with ``config``; a folder without one is free."""
     if not (config.out / CONFIG).is_file():
@@ -428,8 +434,8 @@ def _check_claim(config: TrainAgentConfig) -> None:
             raise CheckpointError(f"{config.out} holds checkpoints but no {CONFIG}; choose another --out.")
         return
     # runs from before there was a setting had its default
-    old = _flat(deciding(TrainAgentConfig(out=config.out))) | _flat(read_run_config(config.out)["config"])
-    new = _flat(deciding(config))
+    old = _spelled(_flat(deciding(TrainAgentConfig(out=config.out))) | _flat(read_run_config(config.out)["config"]))
+    new = _spelled(_flat(deciding(config)))
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     if changed:
         told = "; ".join(f"{k} is {old.get(k)} there and {new.get(k)} here" for k in changed)

@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from worldpack_model.geometry import VERTICAL_FOV
@@ -40,11 +41,21 @@ def from_dict(cls: type[T], data: dict[str, Any], where: str = "") -> T:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(sorted(known))}."
             raise ValueError(f"{where} has an unknown key {key!r}.{hint}")
-        values[key] = _convert(hints[key], value, f"{where}.{key}")
+        values[key] = convert(hints[key], value, f"{where}.{key}")
     return cls(**values)
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def convert(kind: Any, value: Any, where: str) -> Any:
+    """Plain JSON data as a value of a field's type, refusing what is none.
+
+    Args:
+        kind: a type as :func:`typing.get_type_hints` tells it: a dataclass, tuple, Literal, Optional, Path, float, int, str or bool.
+        value: plain data.
+        where: what it is, for messages.
+
+    Raises:
+        ValueError: if the value is of another form.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, where)
@@ -52,10 +63,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {value!r}, expected a list.")
         if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+            return tuple(convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise ValueError(f"{where} has {len(value)} entries, expected {len(args)}.")
-        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+        return tuple(convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
     if origin is Literal:
         if value not in args:
             raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(repr, args))}.")
@@ -63,11 +74,13 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        return convert(next(a for a in args if a is not type(None)), value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     raise ValueError(f"{where} is {value!r}, expected {getattr(kind, '__name__', kind)}.")
 
 

@@ -97,6 +97,45 @@ def test_settings_are_changed_from_the_command_line(file: Path) -> None:
         read_study(str(file), change=["total_steps"])
     with pytest.raises(ValueError, match="there is no setting 'steps'"):
         read_study(str(file), change=["steps=5"])
+    with pytest.raises(ValueError, match="would change nothing: slow, fast set ppo.learning_rate themselves"):
+        read_study(str(file), change=["ppo.learning_rate=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('in="engine"', "base|in is 'engine', expected one of 'imagined', 'real'"),
+        ('eval_in="real"', "eval_in is 'real', expected a list"),
+        ('total_steps="64"', "total_steps is '64', expected int"),
+        ("progress=1", "progress is 1, expected bool"),
+        ("policy={hiden=16}", "there is no setting 'hiden'"),
+        ("env.nav_range=1", "at least 3"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_refused(file: Path, change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_study(str(file), change=[change])
+
+
+def test_tables_within_tables(file: Path) -> None:
+    study = read_study(str(file), change=["policy={hidden=16}", 'init="some/run"', "env={nav_range=7}"])
+    config = train_config(study, "slow", 0, Path("x"))
+    assert (config.policy.hidden, config.init, config.env.nav_range, config.env.num_starts) == (16, Path("some/run"), 7, 3)
+
+
+def test_how_agents_are_judged_shows_before_training_and_may_change(file: Path, tmp_path: Path) -> None:
+    right = TINY.replace("total_steps = 64", "total_steps = 32")
+    file.write_text(right.replace("episodes = 3", "episods = 3"))
+    with pytest.raises(ValueError, match="there is no setting 'episods'"):
+        run_study(StudyConfig(str(file), out=tmp_path / "out", seeds=(0,)))
+    assert not (tmp_path / "out").exists()
+    file.write_text(right)
+    run_study(StudyConfig(str(file), out=tmp_path / "out", seeds=(0,)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.zip")}
+    file.write_text(right.replace("episodes = 3", "episodes = 5"))
+    report = run_study(StudyConfig(str(file), out=tmp_path / "out", seeds=(0,)))
+    assert all(len(cell["success"]) == 5 for cell in report["cells"])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.zip")} == before, "judged anew, not trained"
 
 
 def test_a_ratio_is_paired_and_none_where_nobody_succeeds() -> None:

@@ -123,6 +123,18 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         train_agent(small(tmp_path), env=quadrants(8))
 
 
+def test_a_path_may_be_spelled_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = EnvConfig(nav_range=5, num_starts=2)
+    first = small(tmp_path / "first", env=env, where="real", total_steps=128)
+    train_agent(first)
+    monkeypatch.chdir(tmp_path)
+    second = small(tmp_path / "second", env=env, where="real", total_steps=128, init=Path("first"))
+    assert train_agent(second).steps == 128
+    assert train_agent(replace(second, init=tmp_path / "first")).finished
+    with pytest.raises(CheckpointError, match="init is"):
+        train_agent(replace(second, init=tmp_path / "second"))
+
+
 def test_wrong_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="total_steps must be at least 1, not 0"):
         small(tmp_path, total_steps=0)
