@@ -22,7 +22,7 @@ from tests.worldpack_env.worlds.squid import Squid
 from worldpack_env.recorder import RecordConfig, record
 from worldpack_env.worlds import BackendUnavailable, EpisodeLost, Surface, World, make_world
 from worldpack_env.worlds.minecraft import ORIGIN, SIZE, MinecraftWorld
-from worldpack_env.worlds.minecraft_server import SIDE, SPACING, MinecraftServerWorld, check_address, place_of
+from worldpack_env.worlds.minecraft_server import SIDE, SPACING, VIEW_DISTANCE, MinecraftServerWorld, check_address, place_of
 from worldpack_model.episodes import SPLITS
 from worldpack_model.evaluation import held_out_loops
 from worldpack_model.geometry import BOX, KEYS, TICKS_PER_STEP, WALK_BLOCKS_PER_TICK, box_corner
@@ -98,7 +98,8 @@ def test_every_seed_has_a_place_of_its_own_and_the_first_ones_are_near() -> None
     away = np.array(list(places)) - (64, -16)
     assert not (away % SPACING).any()
     assert np.abs(away).max() <= 6 * SPACING
-    assert np.abs(np.subtract([place_of(seed, (0.0, 0.0)) for seed in (899_999, 949_999, 999_999)], 0)).max() < 8_000
+    assert np.abs(np.subtract([place_of(seed, (0.0, 0.0)) for seed in (899_999, 949_999, 999_999)], 0)).max() < 10_500
+    assert SPACING - SIDE >= 2 * VIEW_DISTANCE, "who stands at the border of a place sees none of another's"
     with pytest.raises(ValueError, match="on a server, seeds are places"):
         place_of(1_000_000, (0.0, 0.0))
 
