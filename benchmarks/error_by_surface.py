@@ -73,14 +73,15 @@ def main() -> None:
             faces.append(np.stack([world.first_hits(pose)[1] for pose in episode.poses]))
         for count in options.evaluations:
             rollouts = imagine(model, episodes, [turning_point(e) for e in episodes], true_poses=True, evaluations=count)
+            kinds = [classes_of(r, f, levels) for r, f in zip(rollouts, faces, strict=True)]
+            squared = [[((made / 255.0 - r.truth / 255.0) ** 2).mean(-1) for made in (r.frames, r.ceiling)] for r in rollouts]
             for where in ("revisits", "elsewhere"):
                 sums = np.zeros((len(episodes), len(names), 3))  # pixels, squared error, and the autoencoder's
-                for i, (r, f) in enumerate(zip(rollouts, faces, strict=True)):
+                for i, r in enumerate(rollouts):
                     here = r.revisit if where == "revisits" else ~r.revisit
-                    kinds = classes_of(r, f, levels)[here]
-                    squared = [((made[here] / 255.0 - r.truth[here] / 255.0) ** 2).mean(-1) for made in (r.frames, r.ceiling)]
                     for k in range(len(names)):
-                        sums[i, k] = [(kinds == k).sum(), *(error[kinds == k].sum() for error in squared)]
+                        some = (kinds[i] == k) & here[:, None, None]
+                        sums[i, k] = [some.sum(), *(error[some].sum() for error in squared[i])]
                 total = sums.sum(0)
                 each = sums[sums[:, :, 0].sum(1) > 0]
                 rows.append(

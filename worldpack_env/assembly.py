@@ -151,7 +151,7 @@ def assemble(num_slots: int, *, keep_history: bool = False, **options: Unpack[Na
             simulator = Mixture([simulator, Reality(world, engines, frame_size=simulator.frame_size, event=task.event)])
         device = model.device if tensors else None
     with closing_on_error(simulator):
-        return _rollout(simulator, task, device, options, keep_history=keep_history), action_set
+        return _rollout(simulator, task, world, device, options, keep_history=keep_history), action_set
 
 
 @contextmanager
@@ -164,10 +164,9 @@ def closing_on_error(held: Simulator | Rollout) -> Iterator[None]:
         raise
 
 
-def _rollout(simulator: Simulator, task: Task, device: torch.device | None, options: NavOptions, *, keep_history: bool) -> Rollout:
-    """A rollout on the given starts, or on those that the options ask for."""
+def _rollout(simulator: Simulator, task: Task, world: str, device: torch.device | None, options: NavOptions, *, keep_history: bool) -> Rollout:
+    """A rollout on the given starts, or on those of ``world`` that the options ask for."""
     bank, limit = options.get("starts"), options.get("max_episode_steps")
-    world = options.get("world", "voxel" if task.mission is None else "minerl")
     owns_bank = bank is None
     if task.mission is not None:
         limit = NAVIGATE_STEPS if limit is None else limit

@@ -273,7 +273,7 @@ def _play_loop(world: World, tape: _Tape, surface: Surface, waypoints: list[Cell
     here = waypoints[-1]
     if distractors:
         tape.play(world, explore(tape.view, surface, style, rng, distractors), "detour")
-        if np.hypot(*(tape.view.pose - np.append(point_of(surface, home), [0.0, 0.0]))[[0, 2]]) < _AWAY:
+        if np.hypot(*(tape.view.pose[:3] - point_of(surface, home))[[0, 2]]) < _AWAY:
             raise _Stuck("the detour ended at home")
         here = cell_of(surface, tape.view.pose)
     turn_index = len(tape.frames)

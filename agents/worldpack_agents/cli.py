@@ -137,14 +137,14 @@ def _say(text: str) -> None:
 
 def _demo(words: Sequence[str]) -> None:
     from worldpack_agents.demo import DemoConfig, demo
-    from worldpack_agents.report import columns, table_rows
+    from worldpack_agents.report import table_heads, table_rows
 
     config = _parse(DemoConfig, words, "demo")
     _say(f"Training a PPO agent inside the world model {config.model}; it never sees the engine but for where episodes start.")
     with _Bars() as bars:
         result = demo(config, bars.tell)
     _table(
-        ["agent", "in", *(k for k, _, _ in columns(result.data["agents"][0]["real"]))],
+        table_heads(result.data["agents"][0]["real"]),
         table_rows(result.data),
         f"{config.settings()[1].episodes} starts in held-out worlds",
     )
@@ -298,26 +298,26 @@ def _refresh(words: Sequence[str]) -> None:
 def _eval_agent(words: Sequence[str]) -> None:
     from worldpack_agents.evaluate import EvalAgentConfig, describe, evaluate_agent
     from worldpack_agents.intervals import Interval
-    from worldpack_agents.report import columns
+    from worldpack_agents.report import columns, table_heads
 
     config = _parse_for_agents(EvalAgentConfig, words, "eval-agent", lambda parsed: (parsed.agent,))
     with _Bars() as bars:
         result = evaluate_agent(config, lambda done, total: bars.tell("episodes", done, total))
     row = [config.agent, config.where, *(Interval(**result[k]).text(d, percent=p) for k, p, d in columns(result))]
-    _table(["agent", "in", *(k for k, _, _ in columns(result))], [row], f"{describe(config.env)}; {config.episodes} episodes, mean [95 % interval]")
+    _table(table_heads(result), [row], f"{describe(config.env)}; {config.episodes} episodes, mean [95 % interval]")
 
 
 def _compare(words: Sequence[str]) -> None:
     from worldpack_agents.compare import CompareConfig, compare, named_agents
     from worldpack_agents.env_config import EnvConfig
     from worldpack_agents.evaluate import describe
-    from worldpack_agents.report import columns, table_rows
+    from worldpack_agents.report import table_heads, table_rows
 
     config = _parse_for_agents(CompareConfig, words, "compare", lambda parsed: named_agents(parsed.agents))
     with _Bars() as bars:
         result = compare(config, bars.tell)
     _table(
-        ["agent", "in", *(k for k, _, _ in columns(result.data["agents"][0]["real"]))],
+        table_heads(result.data["agents"][0]["real"]),
         table_rows(result.data),
         f"{describe(EnvConfig(**result.data['env']))}; {config.episodes} starts, mean [95 % interval]",
     )

@@ -42,6 +42,11 @@ def columns(scores: Mapping[str, Any]) -> list[tuple[str, bool, int]]:
     return [column for column in COLUMNS if column[0] in scores]
 
 
+def table_heads(scores: Mapping[str, Any]) -> list[str]:
+    """The heads of a table of such scores as text, for :func:`table_rows`."""
+    return ["agent", "in", *(key for key, _, _ in columns(scores))]
+
+
 def table_rows(data: dict[str, Any]) -> list[list[str]]:
     """The comparison as text: agent, where, then :func:`columns`."""
     return [

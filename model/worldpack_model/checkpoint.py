@@ -354,10 +354,10 @@ def load_model(name: str, *, device: str = "auto", precision: Precision = "auto"
     where, path = resolve_device(device), find_model(name)
     if not (path / "manifest.json").is_file() and (path / "model" / "manifest.json").is_file():
         raise CheckpointError(f"{path} is the run folder of a training; give its model, {path / 'model'}.")
-    read_manifest(path)  # damage is told before what follows from it
-    model = WorldPack(read_config(path))
-    for part in PARTS:
-        load_state(getattr(model, part), read_part(name, part)[1], str(find_model(name) / f"{part}.safetensors"))
+    parts = {part: read_part(name, part) for part in PARTS}  # first of all, for that tells damage before what follows from it
+    model = WorldPack(parts["denoiser"][0])
+    for part, (_, weights) in parts.items():
+        load_state(getattr(model, part), weights, str(path / f"{part}.safetensors"))
     model.requires_grad_(False)
     model.to(where).eval()
     return model.in_bf16() if precision == "bfloat16" or (precision == "auto" and has_bf16_units(where)) else model

@@ -47,7 +47,7 @@ PLAYER: Final = "worldpack"
 """Players are called so, with the first number that no other world on this machine uses: ``worldpack1``, ``worldpack2``, ..."""
 SIDE: Final = 256
 """Blocks of a side of the square around a place that :meth:`MinecraftServerWorld.surface` tells; who walks by it stays inside."""
-SPACING: Final = SIDE + 2 * 64
+SPACING: Final = SIDE + 2 * int(VIEW_DISTANCE)
 """Blocks between the places of two seeds: from the border of one square nobody sees into another (``VIEW_DISTANCE``)."""
 PLACES: Final = 1000
 """Places of a split. The farthest are 10,500 blocks from the spawn; much farther off, models that count in float32 would lose precision."""
